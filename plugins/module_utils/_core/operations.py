@@ -1,0 +1,290 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules do, each on all controllers of a gateway: one function a verb, one result a controller.
+
+A result holds name, line, unit, changed, failed and msg, and what the verb adds. Everything that can be refused
+without asking a device is refused for all controllers before the first byte is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from . import change, snapshot
+from .change import Policy, Target, Transaction
+from .device import Device
+from .errors import CoreError, ProfileError
+from .gateway import Controller, Gateway, Result
+from .plan import Span
+from .profile import Part, Point
+from .programmer import Programmer
+from .store import age
+
+
+def _result(**data: Any) -> Result:
+    return {"changed": False, "failed": False, "msg": "", **data}
+
+
+# Registers
+
+
+def read_registers(gateway: Gateway, names: Collection[str], spans: Collection[Span]) -> list[Result]:
+    """Values of points (all readable ones where neither names nor spans are given) and raw registers by address."""
+
+    def work(controller: Controller, device: Device) -> Result:
+        chosen = list(names)
+        if not chosen and not spans:
+            chosen = [point.name for point in controller.profile.points.values() if point.readable]
+        values = device.read(chosen)
+        units = {name: controller.profile.point(name).unit for name in chosen}
+        return _result(
+            values=values,
+            units={name: unit for name, unit in units.items() if unit},
+            registers={f"0x{address:04X}": word for address, word in device.read_raw(spans).items()},
+        )
+
+    gateway.prepare(lambda controller: [controller.profile.point(name) for name in names])
+    return gateway.each(work)
+
+
+def write_registers(
+    gateway: Gateway, desired: Mapping[str, Any], allowed: Collection[str], check: bool
+) -> list[Result]:
+    """Bring points to their desired values: those of the inventory's ``settings``, overridden by ``desired``."""
+
+    def wanted(controller: Controller) -> dict[str, Any]:
+        values = {**controller.settings, **desired}
+        order = {point.name: place for place, point in enumerate(controller.profile.restorable)}
+        return dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
+
+    def admit(controller: Controller) -> None:
+        for name, value in wanted(controller).items():
+            _require_writable(controller.profile.point(name), allowed)
+            controller.profile.point(name).encode(value)
+
+    def work(controller: Controller, device: Device) -> Result:
+        values = wanted(controller)
+        blind = {name: value for name, value in values.items() if not controller.profile.point(name).readable}
+        seen = {name: value for name, value in values.items() if name not in blind}
+        before = device.read(list(seen))
+        differing = device.differences(seen)
+        after = {**before, **{name: _told(controller, name, seen[name]) for name in differing}}
+        if differing or blind:
+            device.require_fingerprint()
+            if not check:
+                for name in [*differing, *blind]:
+                    device.write(name, values[name])
+                after = device.read(list(seen))
+        written = [*differing, *blind]
+        verb = "would write" if check else "wrote"
+        return _result(
+            changed=bool(written),
+            before=before,
+            after=after,
+            written=written,
+            msg=f"{verb} {', '.join(written)}" if written else "as desired",
+        )
+
+    gateway.prepare(admit)
+    return gateway.each(work)
+
+
+def _told(controller: Controller, name: str, value: object) -> Any:
+    """``value`` as a read would tell it, so that a diff shows no difference of notation."""
+    point = controller.profile.point(name)
+    return point.decode(point.encode(value))
+
+
+def _require_writable(point: Point, allowed: Collection[str]) -> None:
+    if not point.writable:
+        raise ProfileError(f"{point.name} is read-only")
+    if point.safety in ("command", "emergency") and point.name not in allowed:
+        raise ProfileError(f"{point.name} is of class {point.safety}; name it in allow if this is what you want")
+
+
+# Firmware
+
+
+def identify(gateway: Gateway, read_chip: bool, policy: Policy, check: bool) -> list[Result]:
+    """Version, uptime and health over the line, the gateway's record beside them; the chip itself on request."""
+
+    def work(controller: Controller, device: Device) -> Result:
+        result = _result()
+        if read_chip:
+            result.update(_transact(gateway, controller, device, Target("reading"), policy, check))
+        identity = device.identity()
+        record = gateway.store.record(controller.name)
+        images = record.get("images") or {}
+        journal = gateway.store.journal(controller.name)
+        unhealthy = device.violations(controller.profile.health)
+        result.update(
+            version=identity.version,
+            uptime=identity.uptime,
+            healthy=not unhealthy,
+            health=unhealthy,
+            at_rest=not device.violations(controller.profile.drain.at_rest),
+            profile=controller.profile.name,
+            fingerprint=device.violations(controller.profile.fingerprint),
+            last_reading=_last_reading(record, identity.version) if images else None,
+            open_transaction=journal.steps[0]["transaction"] if journal.steps else None,
+            last_transaction=gateway.store.last_transaction(controller.name) or None,
+        )
+        if images and controller.profile.part:
+            result["last_reading"]["fuses"] = _fuses(controller.profile.part, images["fuses"])
+        return result
+
+    if read_chip:
+        gateway.prepare(_require_programmer)
+    return gateway.each(work, keep_alive=read_chip)
+
+
+def _last_reading(record: Mapping[str, Any], version: str | None) -> Result:
+    images = record["images"]
+    return {
+        "flash": images["flash"],
+        "eeprom": images["eeprom"],
+        "signature": images["signature"],
+        "time": images["read"],
+        "age": age(images["read"]),
+        "proof": record["proof"],
+        "programmer": record["programmer"],
+        "current": record["version"] == version,
+    }
+
+
+def _fuses(part: Part, fuses: Mapping[str, int]) -> Result:
+    return {
+        name: {
+            "value": f"0x{value:02X}",
+            "programmed": [symbol for symbol, bit in part.fuses[name].bits.items() if not value >> bit & 1],
+            "wanted": f"0x{part.fuses[name].wanted:02X}",
+            "accepted": value in part.fuses[name].accepted,
+        }
+        for name, value in fuses.items()
+        if name in part.fuses
+    }
+
+
+def change_firmware(
+    gateway: Gateway, targets: Mapping[str, Target], policy: Policy, max_failures: int, check: bool
+) -> list[Result]:
+    """Bring each controller to its target of ``targets``; after ``max_failures`` failures none is begun any more."""
+    failures = 0
+
+    def admit(controller: Controller) -> None:
+        part = _require_programmer(controller)
+        target = targets[controller.name]
+        size = len(target.flash or b"")
+        if size > part.flash:
+            raise CoreError(f"image {target.label} has {size} bytes, the flash of {part.avrdude} {part.flash}")
+        if target.eeprom is not None and len(target.eeprom) > part.eeprom:
+            raise CoreError(f"EEPROM of {target.label} has {len(target.eeprom)} bytes, {part.avrdude} {part.eeprom}")
+
+    def work(controller: Controller, device: Device) -> Result:
+        nonlocal failures
+        if failures >= max_failures:
+            return _result(outcome="skipped", msg=f"not begun after {failures} failed on this gateway", skipped=True)
+        result = _transact(gateway, controller, device, targets[controller.name], policy, check)
+        failures += result["failed"]
+        return result
+
+    gateway.prepare(admit)
+    return gateway.each(work, keep_alive=not check)
+
+
+def _require_programmer(controller: Controller) -> Part:
+    if controller.profile.part is None:
+        raise CoreError(f"profile {controller.profile.name} describes no part, so nothing can be flashed")
+    if controller.programmer is None:
+        raise CoreError("no programmer in the inventory; add the port of its ArduinoISP as programmer")
+    return controller.profile.part
+
+
+def _transact(
+    gateway: Gateway, controller: Controller, device: Device, target: Target, policy: Policy, check: bool
+) -> Result:
+    part = _require_programmer(controller)
+    programmer = Programmer(
+        controller.programmer or "",
+        part,
+        gateway.store.controller(controller.name) / "scratch",
+        gateway.lock_directory,
+        policy.programmer_deadline,
+    )
+    started = time.monotonic()
+    try:
+        outcome = Transaction(device, part, programmer, gateway.store, target, policy).run(check)
+    except change.Refused as refusal:
+        outcome = change.Outcome("refused", str(refusal), failed=True)
+    return _result(
+        outcome=outcome.outcome,
+        msg=outcome.message,
+        changed=outcome.changed,
+        failed=outcome.failed,
+        before=outcome.before,
+        after=outcome.after or outcome.before,
+        settings_restored=outcome.settings,
+        set=outcome.set,
+        transaction=outcome.transaction,
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+# Snapshots
+
+
+def take_snapshots(gateway: Gateway, read_chip: bool, policy: Policy, check: bool) -> list[Result]:
+    """Keep a set of each controller, over the line or, on request and at rest, with its chip read now."""
+
+    def work(controller: Controller, device: Device) -> Result:
+        device.require_fingerprint()
+        ids = gateway.store.set_ids(controller.name)
+        if read_chip:
+            transaction = _transact(gateway, controller, device, Target("reading"), policy, check)
+            if transaction["failed"]:
+                return transaction
+        kept, _new = snapshot.keep(gateway.store, snapshot.from_line(device, gateway.store), check)
+        is_new = kept["id"] not in ids
+        verb = ("would keep" if check else "kept") if is_new else "already kept as"
+        return _result(changed=is_new, set=kept["id"], content=kept, msg=f"{verb} {kept['id']}")
+
+    if read_chip:
+        gateway.prepare(_require_programmer)
+    return gateway.each(work, keep_alive=read_chip)
+
+
+def restore_settings(gateway: Gateway, wanted: str, check: bool) -> list[Result]:
+    """Put the settings of a set back and tell what else of the controller differs from it."""
+
+    def choose(controller: Controller) -> snapshot.Set:
+        chosen = snapshot.find(gateway.store, controller.name, wanted)
+        for name, value in chosen["settings"].items():
+            controller.profile.point(name).encode(value)
+        return chosen
+
+    def work(controller: Controller, device: Device) -> Result:
+        chosen = sets[controller.name]
+        device.require_fingerprint()
+        before = device.settings()
+        differing = list(device.differences(chosen["settings"]))
+        after = {**before, **{name: chosen["settings"][name] for name in differing}}
+        if differing and not check:
+            snapshot.restore(device, chosen["settings"])
+            after = device.settings()
+        elsewhere = snapshot.elsewhere(device, gateway.store, chosen)
+        verb = "would put back" if check else "put back"
+        return _result(
+            changed=bool(differing),
+            set=chosen["id"],
+            before=before,
+            after=after,
+            written=differing,
+            differs=elsewhere,
+            msg=(f"{verb} {', '.join(differing)}" if differing else "settings are those of the set")
+            + "".join(f"; {reason}" for reason in elsewhere),
+        )
+
+    sets = gateway.prepare(choose)
+    return gateway.each(work)

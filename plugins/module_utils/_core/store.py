@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a gateway keeps about its controllers, on disk, written atomically.
+
+::
+
+    objects/<sha256>                     images, by the digest of their content
+    controllers/<name>/record.yml        what was last read back from the chip, and when
+    controllers/<name>/sets/<id>.yml     snapshots, oldest first by name
+    controllers/<name>/journal.jsonl     the transaction that is under way, absent between transactions
+    controllers/<name>/history/<id>.jsonl  ended ones
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import CoreError, MissingPackage, PortBusy
+
+
+class StoreError(CoreError):
+    """Something the gateway keeps that is missing, damaged or cannot be written."""
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def age(moment: str) -> int:
+    """Seconds since ``moment``, a time as ``now`` gives it."""
+    then = datetime.datetime.strptime(moment, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
+    return int((datetime.datetime.now(datetime.UTC) - then).total_seconds())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` so that a power cut leaves the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with open(new, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(new, path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def dump_yaml(data: Mapping[str, Any]) -> bytes:
+    """``data`` as block-style YAML in its own order."""
+    text: str = _yaml().safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=120)
+    return text.encode()
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingPackage("the Python library yaml is missing; install the Debian package python3-yaml") from None
+    return yaml
+
+
+class Journal:
+    """The steps of one transaction, each on disk before the act it announces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps: list[dict[str, Any]] = _read_journal(path)
+
+    def append(self, step: str, **data: Any) -> None:
+        """Add a step; it is on the disk when this returns."""
+        entry = {"time": now(), "step": step, **data}
+        fresh = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as stream:
+            stream.write(json.dumps(entry).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if fresh:
+            _sync_directory(self.path.parent)
+        self.steps.append(entry)
+
+    def last(self, step: str) -> dict[str, Any] | None:
+        """The newest entry of ``step``."""
+        return next((entry for entry in reversed(self.steps) if entry["step"] == step), None)
+
+    def close(self) -> None:
+        """Move the ended journal to the history."""
+        if self.steps:
+            target = self.path.parent / "history" / f"{self.steps[0]['transaction']}.jsonl"
+            target.parent.mkdir(exist_ok=True)
+            os.replace(self.path, target)
+            _sync_directory(self.path.parent)
+            self.steps = []
+
+
+def _read_journal(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        # A line cut off by a power loss announces an act that did not begin: take it back, so that none is glued to it.
+        write_atomically(path, whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+class Store:
+    """The state directory ``root`` of a gateway."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def controller(self, name: str) -> Path:
+        """The directory of one controller."""
+        return self.root / "controllers" / name
+
+    def put(self, data: bytes) -> str:
+        """Keep ``data``; returns its sha256 (64 hex digits)."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.root / "objects" / digest
+        if not path.exists():
+            try:
+                write_atomically(path, data)
+            except OSError as error:
+                raise StoreError(
+                    f"{path}: cannot be written ({error.strerror}); free space or correct permissions"
+                ) from None
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The data kept under ``digest``; StoreError where it is missing or no longer what it was."""
+        path = self.root / "objects" / digest
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{path}: not there; restore the state directory from its backup") from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise StoreError(f"{path}: damaged, its sha256 is {found}; restore the state directory from its backup")
+        return data
+
+    def journal(self, name: str) -> Journal:
+        """The controller's journal; without steps when no transaction is under way."""
+        return Journal(self.controller(name) / "journal.jsonl")
+
+    def record(self, name: str) -> dict[str, Any]:
+        """What was last read back from the controller's chip; empty before the first time."""
+        return self._load(self.controller(name) / "record.yml") or {}
+
+    def save_record(self, name: str, record: Mapping[str, Any]) -> None:
+        """Replace the controller's record."""
+        write_atomically(self.controller(name) / "record.yml", dump_yaml(record))
+
+    def last_transaction(self, name: str) -> dict[str, Any]:
+        """Time and outcome of the controller's newest ended transaction; empty where there was none."""
+        ended = sorted((self.controller(name) / "history").glob("*.jsonl"))
+        if not ended:
+            return {}
+        last = _read_journal(ended[-1])[-1]
+        return {"time": last["time"], "outcome": last.get("outcome", "unknown"), "transaction": ended[-1].stem}
+
+    def set_ids(self, name: str) -> list[str]:
+        """Ids of the controller's sets, oldest first."""
+        return sorted(path.stem for path in (self.controller(name) / "sets").glob("[!.]*.yml"))
+
+    def load_set(self, name: str, set_id: str) -> dict[str, Any]:
+        """One set as a mapping; StoreError names the sets there are where it is not one of them."""
+        path = self.controller(name) / "sets" / f"{set_id}.yml"
+        data = self._load(path)
+        if data is None:
+            known = ", ".join(self.set_ids(name)) or "none"
+            raise StoreError(f"controller {name}: no set {set_id} in {path.parent} (there are {known})")
+        return data
+
+    def save_set(self, name: str, data: Mapping[str, Any]) -> None:
+        """Keep a set under its id."""
+        write_atomically(self.controller(name) / "sets" / f"{data['id']}.yml", dump_yaml(data))
+
+    def _load(self, path: Path) -> dict[str, Any] | None:
+        try:
+            data = _yaml().safe_load(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except _yaml().YAMLError as error:
+            raise StoreError(f"{path}: damaged ({error}); restore the state directory from its backup") from None
+        if not isinstance(data, dict):
+            raise StoreError(f"{path}: damaged, holds no mapping; restore the state directory from its backup")
+        return data
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, timeout: float = 10.0) -> Iterator[None]:
+        """Hold the controller, so that two runs never work on it at once; PortBusy names the other one."""
+        directory = self.controller(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory / "lock", "a+", encoding="ascii") as stream:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        stream.seek(0)
+                        raise PortBusy(
+                            f"controller {name}: another run works on it (pid {stream.read().strip() or 'unknown'}); "
+                            "wait for it or end it, then run again"
+                        ) from None
+                    time.sleep(0.05)
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            yield
