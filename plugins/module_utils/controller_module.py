@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The face that all modules share: the list of controllers in, one result a controller out, with a diff."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.change import Policy
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import (
+    Gateway,
+    Result,
+    parse_controllers,
+)
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import Store
+
+_CONTROLLERS: dict[str, Any] = {
+    "controllers": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "line": {"type": "str", "required": True},
+            "unit": {"type": "int", "required": True},
+            "programmer": {"type": "str"},
+            "profile": {"type": "str", "default": "multi_sonicator_io"},
+            "settings": {"type": "dict", "default": {}},
+            "firmware_version": {"type": "str"},
+        },
+    },
+    "profiles": {"type": "dict", "default": {}},
+    "state_directory": {"type": "path", "default": "/var/lib/multi_sonicator"},
+    "lock_directory": {"type": "path", "default": "/run/lock"},
+}
+
+DRAIN: dict[str, Any] = {
+    "drain": {"type": "str", "choices": ["refuse", "wait", "stop"], "default": "refuse"},
+    "drain_deadline": {"type": "float", "default": 600.0},
+    "boot_deadline": {"type": "float"},
+    "programmer_deadline": {"type": "float"},
+}
+
+
+class ControllerModule(AnsibleModule):
+    """An AnsibleModule on a list of controllers. ``options`` are those beyond the common ones."""
+
+    def __init__(self, options: dict[str, Any], **rules: Any) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            argument_spec={**_CONTROLLERS, **options}, supports_check_mode=True, **rules
+        )
+
+    def policy(self) -> Policy:
+        """What the options say of draining, deadlines and the way back."""
+        known = ("drain", "drain_deadline", "soak", "boot_deadline", "programmer_deadline", "rollback", "flash_silent")
+        return Policy(**{name: self.params[name] for name in known if name in self.params})
+
+    def run(self, work: Callable[[Gateway], list[Result]]) -> None:
+        """Do ``work`` on the gateway and end; any failed controller fails the module, in one line a controller."""
+        try:
+            controllers = parse_controllers(self.params["controllers"], self.params["profiles"])
+            gateway = Gateway(controllers, Store(self.params["state_directory"]), self.params["lock_directory"])
+            results = work(gateway)
+        except CoreError as error:
+            self.fail_json(msg=str(error))
+        except OSError as error:
+            self.fail_json(
+                msg=f"{error.filename or self.params['state_directory']}: {os.strerror(error.errno or 0)}; "
+                "check its permissions and the space that is left"
+            )
+        answer: dict[str, Any] = {
+            "changed": any(result["changed"] for result in results),
+            "controllers": results,
+        }
+        shown = [result for result in results if "before" in result and "after" in result]
+        if shown:
+            answer["diff"] = {side: {result["name"]: result[side] for result in shown} for side in ("before", "after")}
+        failed = [
+            f"{result['name']} ({result['line']} unit {result['unit']}): {result['msg']}"
+            for result in results
+            if result["failed"]
+        ]
+        if failed:
+            self.fail_json(msg="\n".join(failed), **answer)
+        self.exit_json(**answer)

@@ -1,0 +1,190 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firmware
+short_description: Bring controllers to a firmware, prove it on the device, roll back what does not come up
+version_added: 0.1.0
+author: Multi-Sonicator Operations contributors (@multi-sonicator)
+description:
+  - "One transaction for each controller: read truth, verify the image, snapshot once, drain, flash and verify,
+    prove a new boot, prove health for the soak time, restore settings, compare, release."
+  - On any failure after the first write the previous image, EEPROM and settings go back, and the controller is reported
+    as rolled back, which is a failure.
+  - Every step is journalled on the gateway first. An interrupted run is finished or undone by the next one.
+  - Lines are worked on in parallel, the controllers of one line in turn, while its other controllers hear from the
+    gateway at least every 0.5 s.
+  - A controller that already runs the wanted firmware, by its own word and the gateway's record, is left alone.
+extends_documentation_fragment:
+  - multi_sonicator.ops._attributes
+  - multi_sonicator.ops._attributes.change
+  - multi_sonicator.ops._controllers
+  - multi_sonicator.ops._controllers.drain
+options:
+  releases:
+    description: The releases that controllers may be brought to.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      version:
+        description: Version of the release, as the firmware itself tells it.
+        type: str
+        required: true
+      image:
+        description: Path of the image (Intel HEX) on the control node.
+        type: str
+        required: true
+      sha256:
+        description: SHA-256 of that file, 64 hexadecimal digits.
+        type: str
+        required: true
+      part:
+        description: avrdude's name of the part that the image is for. Controllers with another part are refused.
+        type: str
+      content:
+        description: Text of the image. The action plugin fills this in on the control node.
+        type: str
+  version:
+    description:
+      - The version to bring those controllers to that name none of their own in O(controllers[].firmware_version).
+    type: str
+  set:
+    description:
+      - Instead of a version, a kept set whose flash, EEPROM and settings are to come back.
+      - Its id, or V(previous) for the newest set with another firmware than the present.
+    type: str
+  soak:
+    description: How long health must hold after the start, in seconds. The profile's when not given.
+    type: float
+  rollback:
+    description: Whether the previous firmware goes back when the new one fails.
+    type: bool
+    default: true
+  flash_silent:
+    description: Flash a controller that does not answer at all. Its settings can then not be kept.
+    type: bool
+    default: false
+  max_failures:
+    description: After so many failures on this gateway no further controller is begun.
+    type: int
+    default: 1
+seealso:
+  - module: multi_sonicator.ops.firmware_info
+  - module: multi_sonicator.ops.snapshot
+"""
+
+EXAMPLES = r"""
+- name: Bring all controllers to a release
+  multi_sonicator.ops.firmware:
+    controllers: "{{ controllers }}"
+    version: 1.1.0
+    releases:
+      - version: 1.1.0
+        image: files/firmware-1.1.0.hex
+        sha256: 0d8f4c2f6b9d5c1c7b7a2f5b9c3e8d1a4f6e7b8c9d0e1f2a3b4c5d6e7f8091a2
+
+- name: Bring them back to what ran before
+  multi_sonicator.ops.firmware:
+    controllers: "{{ controllers }}"
+    set: previous
+"""
+
+RETURN = r"""
+controllers:
+  description: One entry for each controller, in the order given.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the controller.
+      type: str
+      sample: press_1
+    outcome:
+      description:
+        - C(unchanged), C(deployed), C(restored), C(rolled_back), C(refused), C(failed) or C(skipped).
+        - In check mode C(would_deploy), C(would_restore) or C(would_resume).
+      type: str
+      sample: deployed
+    changed:
+      description: Whether the firmware or settings of the controller were changed, or would be in check mode.
+      type: bool
+    before:
+      description: Version told and SHA-256 of the flash before, as far as they were known.
+      type: dict
+      sample: {version: 1.0.0, digest: null}
+    after:
+      description: The same afterwards.
+      type: dict
+    settings_restored:
+      description: Names of the settings that were written back.
+      type: list
+      elements: str
+    set:
+      description: Id of the set that holds the state before.
+      type: str
+    transaction:
+      description: Id of the transaction.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+    failed:
+      description: Whether the controller does not run the wanted firmware.
+      type: bool
+    msg:
+      description: What was done and proven, or why it failed.
+      type: str
+"""
+
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import Gateway, Result
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.operations import change_firmware
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.targets import from_releases, from_sets
+from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import DRAIN, ControllerModule
+
+
+def main() -> None:
+    """Run the module."""
+    module = ControllerModule(
+        {
+            "releases": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "version": {"type": "str", "required": True},
+                    "image": {"type": "str", "required": True},
+                    "sha256": {"type": "str", "required": True},
+                    "part": {"type": "str"},
+                    "content": {"type": "str"},
+                },
+            },
+            "version": {"type": "str"},
+            "set": {"type": "str"},
+            "soak": {"type": "float"},
+            "rollback": {"type": "bool", "default": True},
+            "flash_silent": {"type": "bool", "default": False},
+            "max_failures": {"type": "int", "default": 1},
+            **DRAIN,
+        },
+        mutually_exclusive=[("version", "set")],
+    )
+    params = module.params
+
+    def work(gateway: Gateway) -> list[Result]:
+        if params["set"]:
+            targets = from_sets(gateway, params["set"])
+        else:
+            targets = from_releases(gateway, params["releases"], params["version"])
+        return change_firmware(gateway, targets, module.policy(), params["max_failures"], module.check_mode)
+
+    module.run(work)
+
+
+if __name__ == "__main__":
+    main()
