@@ -29,8 +29,8 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         try:
             arguments["profiles"] = self._profiles(arguments, task_vars or {})
-            if "releases" in arguments:
-                arguments["releases"] = [self._release(release, arguments) for release in arguments["releases"] or []]
+            if arguments.get("releases"):
+                arguments["releases"] = self._releases(arguments)
         except CoreError as error:
             raise AnsibleActionFail(str(error)) from None  # type: ignore[no-untyped-call]
         result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
@@ -50,13 +50,20 @@ class ActionModule(ActionBase):
         given = dict(arguments.get("profiles") or {})
         return {name: given[name] if name in given else load_profile(name, search) for name in sorted(names)}
 
-    def _release(self, release: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The release with its image's text, where it is one that the task asks for."""
+    def _releases(self, arguments: Mapping[str, Any]) -> list[Any]:
+        """The releases, those that the task asks for with the text of their images."""
         wanted = {
-            str(entry.get("firmware_version")) for entry in arguments["controllers"] if isinstance(entry, Mapping)
+            str(entry.get("firmware_version") or arguments.get("version"))
+            for entry in arguments["controllers"]
+            if isinstance(entry, Mapping)
         }
-        wanted.add(str(arguments.get("version")))
-        if release.get("content") or str(release.get("version")) not in wanted:
+        return [
+            self._with_content(release) if str(release.get("version")) in wanted else release
+            for release in arguments["releases"]
+        ]
+
+    def _with_content(self, release: Mapping[str, Any]) -> dict[str, Any]:
+        if release.get("content"):
             return dict(release)
         path = Path(self._find_needle("files", str(release["image"])))  # type: ignore[no-untyped-call]
         data = path.read_bytes()

@@ -154,7 +154,7 @@ class Device:
             if after == before:
                 return after
             before = after
-        raise DeviceError(f"its settings keep changing while they are read; find out who writes them")
+        raise DeviceError("its settings keep changing while they are read; find out who writes them")
 
     def violations(self, conditions: Iterable[Condition], before: Mapping[str, Value] | None = None) -> list[str]:
         """What of ``conditions`` does not hold, in words. ``before`` holds earlier values for ``steady``."""

@@ -28,7 +28,9 @@ _SILENT_CHARACTERS = 3.5
 _ADAPTER_LATENCY = 0.02
 """USB adapters hand bytes over up to 16 ms late; only after a longer pause has a disturbed line become quiet."""
 _LONGEST_NOISE = 0.5
-_SLEEP_OVERSHOOT = 0.00007
+_SLEEP_OVERSHOOT = 0.00015
+_PREPARATION = 0.00025
+"""Taking the lock and looking after the port is done before the gap ends, not after it."""
 _GONE = frozenset((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ENOTDIR, errno.EBADF))
 
 
@@ -108,7 +110,7 @@ class SerialBus:
         # Another master that keeps the silences needs at least this long for an exchange: when we get the lock back
         # sooner, nobody has been on the line since our own last byte.
         self._alone = (2 * _SILENT_CHARACTERS + rtu.SHORTEST_EXCHANGE) * self._character
-        self._courtesy = min(self._gap, 0.75 * self._alone)
+        self._courtesy = min(self._gap - _PREPARATION, 0.75 * self._alone)
         self._mutex = threading.Lock()
         self._port: serial.Serial | None = None
         self._fd = -1
@@ -158,7 +160,7 @@ class SerialBus:
             raise self._busy([one for one in [lock.process(os.getpid())] if one])
         try:
             # Most of our own gap passes before we take the lock, so that whoever else waits for the line gets it.
-            _wait_until(self._last_byte + self._courtesy)
+            time.sleep(max(0.0, self._last_byte + self._courtesy - time.monotonic()))
             remaining = max(0.0, self._lock_timeout - (time.monotonic() - started))
             if self._port is not None and not self._is_current():
                 self._close()
@@ -327,7 +329,7 @@ def no_answer(line: str, request: rtu.Request, timeout: float) -> NoAnswer:
 
 
 def _wait_until(moment: float) -> None:
-    """Precise to some microseconds: a plain sleep ends up to 0.1 ms late, a third of the gap at 115200 baud."""
+    """Precise to some microseconds: a plain sleep ends about 0.1 ms late, a third of the gap at 115200 baud."""
     pause = moment - time.monotonic() - _SLEEP_OVERSHOOT
     if pause > 0:
         time.sleep(pause)

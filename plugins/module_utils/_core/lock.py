@@ -15,7 +15,7 @@ from types import TracebackType
 
 from .errors import CoreError, PortBusy, PortMissing
 
-_POLL_INTERVAL = 0.0002
+_POLL_INTERVAL = 0.0001
 """Shorter than the silence a master leaves between its requests (3.5 characters), so that a waiter gets its turn."""
 _MARK = "multi_sonicator.ops"
 
