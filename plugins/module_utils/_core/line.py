@@ -29,8 +29,6 @@ _ADAPTER_LATENCY = 0.02
 """USB adapters hand bytes over up to 16 ms late; only after a longer pause has a disturbed line become quiet."""
 _LONGEST_NOISE = 0.5
 _SLEEP_OVERSHOOT = 0.00015
-_PREPARATION = 0.00025
-"""Taking the lock and looking after the port is done before the gap ends, not after it."""
 _GONE = frozenset((errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ENOTDIR, errno.EBADF))
 
 
@@ -110,7 +108,6 @@ class SerialBus:
         # Another master that keeps the silences needs at least this long for an exchange: when we get the lock back
         # sooner, nobody has been on the line since our own last byte.
         self._alone = (2 * _SILENT_CHARACTERS + rtu.SHORTEST_EXCHANGE) * self._character
-        self._courtesy = min(self._gap - _PREPARATION, 0.75 * self._alone)
         self._mutex = threading.Lock()
         self._port: serial.Serial | None = None
         self._fd = -1
@@ -159,8 +156,6 @@ class SerialBus:
         if not self._mutex.acquire(timeout=self._lock_timeout):
             raise self._busy([one for one in [lock.process(os.getpid())] if one])
         try:
-            # Most of our own gap passes before we take the lock, so that whoever else waits for the line gets it.
-            time.sleep(max(0.0, self._last_byte + self._courtesy - time.monotonic()))
             remaining = max(0.0, self._lock_timeout - (time.monotonic() - started))
             if self._port is not None and not self._is_current():
                 self._close()
@@ -168,11 +163,11 @@ class SerialBus:
                 self._open(remaining)
                 quiet_since = time.monotonic()
             else:
-                at_once = lock.try_lock(self._lock_fd)
-                if not at_once and not lock.lock(self._lock_fd, remaining):
+                tries = lock.lock(self._lock_fd, remaining)
+                if not tries:
                     raise self._busy(lock.holders(self.line))
                 now = time.monotonic()
-                quiet_since = self._last_byte if at_once and now - self._last_byte < self._alone else now
+                quiet_since = self._last_byte if tries == 1 and now - self._last_byte < self._alone else now
             _wait_until(quiet_since + self._gap)
         except BaseException:
             self._leave()
