@@ -105,8 +105,8 @@ def quick_checks() -> Iterator[Check]:
 
 def sanity(version: str | None = None) -> Check:
     if version is None:
-        return Check("sanity", bash("sanity.sh"), deadline=900)
-    return Check(f"sanity {version}", bash("with_core.sh", version, "tools/sanity.sh"), deadline=1200)
+        return Check("sanity", bash("sanity.sh"), deadline=1800)
+    return Check(f"sanity {version}", bash("with_core.sh", version, "tools/sanity.sh"), deadline=1800)
 
 
 def on_a_gateway(*arguments: str) -> Check:

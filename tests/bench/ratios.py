@@ -53,8 +53,8 @@ def duration(work: Callable[[], object]) -> float:
 
 def medians(rounds: int, *works: Callable[[], object]) -> list[float]:
     """The median duration of each, run in turn so that a busy moment of the machine meets all of them."""
-    samples: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
+    samples: list[list[float]] = [[] for _work in works]
+    for _round in range(rounds):
         for sample, work in zip(samples, works, strict=True):
             sample.append(duration(work))
     return [statistics.median(sample) for sample in samples]

@@ -85,14 +85,14 @@ def test_bits() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(20, "20 to 100 %"), (101, None), (19, None), ("fast", "a number"), (50.5, "step"), (True, "a number"), ("x9", None)],
+    [(20, ""), (101, "20 to 100 %"), (19, "20 to 100 %"), ("fast", "a number"), (50.5, "step"), (True, "a number")],
 )
-def test_values_that_a_setting_does_not_admit(value: object, words: str | None) -> None:
+def test_values_that_a_setting_does_not_admit(value: object, words: str) -> None:
     amplitude = point(name="amplitude", minimum=20, maximum=100, step=1, unit="%")
     if value == 20:
         assert amplitude.encode(value) == amplitude.encode("20") == [20]
         return
-    with pytest.raises(ProfileError, match=words or "20 to 100 %|a number") as caught:
+    with pytest.raises(ProfileError, match=words) as caught:
         amplitude.encode(value)
     assert str(caught.value).startswith("amplitude: ")
 

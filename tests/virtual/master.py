@@ -19,7 +19,7 @@ def crc(frame: bytes) -> bytes:
     value = 0xFFFF
     for byte in frame:
         value ^= byte
-        for _ in range(8):
+        for _bit in range(8):
             value = value >> 1 ^ 0xA001 if value & 1 else value >> 1
     return struct.pack("<H", value)
 

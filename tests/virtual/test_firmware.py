@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -264,7 +263,6 @@ def test_images_are_small_enough_to_be_cut_at_every_page() -> None:
         assert len(image_of(firmware(release))) <= 24 * 128
 
 
-@pytest.mark.skipif(shutil.which("avr-gcc") is None, reason="needs the Debian packages gcc-avr and avr-libc")
 def test_rebuild_gives_the_released_bytes(tmp_path: Path) -> None:
     subprocess.run(["make", "-s", "-C", str(FIRMWARE), f"OUTPUT={tmp_path}"], check=True)
     built = sorted(path.name for path in tmp_path.iterdir())

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Site:
         self.inventory.write_text(json.dumps({"gateways": {"hosts": {"gateway": host}}}))
         program = Path(sys.executable).with_name("ansible-playbook")
         command = [str(program), "-i", str(self.inventory), str(PLAYBOOK), *arguments]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        environment = os.environ | {"ANSIBLE_PIPELINING": "1"}
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env=environment)
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == fails, output
         assert "WARNING" not in output
@@ -96,8 +98,7 @@ def test_the_life_of_a_virtual_site(site: Site) -> None:
     assert site.running() == []
     assert not (site.directory / "dev" / "line_1").exists()
     assert site.play("-e", "virtual_site_state=absent")[0] == 1
-    assert not (site.directory / "boards").exists()
-    assert site.play("-e", "virtual_site_state=absent")[0] == 0
+    assert sorted(path.name for path in site.directory.iterdir()) == ["dev"]
 
 
 def test_a_line_that_cannot_be_simulated(site: Site) -> None:

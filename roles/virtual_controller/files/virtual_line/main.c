@@ -31,7 +31,8 @@
 #define BUSY_SLICE (HEARING_DELAY - 1000)
 #define IDLE_SLICE (MILLISECOND / 2)
 #define BUSY_TICK (MILLISECOND / 4)
-#define IDLE_TICK (2 * MILLISECOND)
+#define IDLE_TICK (5 * MILLISECOND)
+#define OPENING_TICK (2 * MILLISECOND)
 /* Behind the wall clock by more than this (a machine under load), the rest is not made up for but lost. */
 #define LARGEST_LAG (20 * MILLISECOND)
 
@@ -147,60 +148,80 @@ static void serve_client(struct site *site, struct client *client)
 
 /* ---- the loop */
 
-static void wait_for_events(struct site *site, int listener, struct client *clients)
+/* What one poll waits for; a descriptor of -1 is left out. */
+struct watched {
+    struct pollfd line, listener, programmers[MAX_BOARDS], clients[MAX_CLIENTS];
+};
+
+static struct pollfd watch(int fd, bool wanted)
 {
-    struct pollfd fds[2 + MAX_BOARDS + MAX_CLIENTS];
-    nfds_t count = 0;
-    uint64_t now = clock_now();
-    uint64_t due = now + (wire_busy(&site->wire) ? BUSY_TICK : IDLE_TICK);
-    if (site->wire.port.in_use)
-        fds[count++] = (struct pollfd){.fd = site->wire.port.master, .events = POLLIN};
-    for (int i = 0; i < site->board_count; i++) {
-        struct programmer *programmer = &site->programmers[i];
-        if (programmer->port.in_use && programmer_has_room(programmer))
-            fds[count++] = (struct pollfd){.fd = programmer->port.master, .events = POLLIN};
-        uint64_t event = programmer_next_event(programmer);
-        if (event < due)
-            due = event;
-    }
-    fds[count++] = (struct pollfd){.fd = listener, .events = POLLIN};
-    for (int i = 0; i < MAX_CLIENTS; i++)
-        if (clients[i].fd >= 0)
-            fds[count++] = (struct pollfd){.fd = clients[i].fd, .events = POLLIN};
-    uint64_t wait = due > now ? due - now : 0;
-    struct timespec timeout = {.tv_nsec = (long)wait};
-    ppoll(fds, count, &timeout, NULL);
+    return (struct pollfd){.fd = wanted ? fd : -1, .events = POLLIN};
 }
 
-static void look_for_openings(struct site *site)
+static void wait_for_events(struct site *site, int listener, const struct client *clients, struct watched *watched)
 {
-    port_look_for_opening(&site->wire.port);
-    for (int i = 0; i < site->board_count; i++)
-        if (site->programmers[i].port.link)
-            port_look_for_opening(&site->programmers[i].port);
+    uint64_t now = clock_now();
+    uint64_t due = now + (wire_busy(&site->wire) ? BUSY_TICK : IDLE_TICK);
+    watched->listener = watch(listener, true);
+    watched->line = watch(site->wire.port.master, site->wire.port.in_use);
+    for (int i = 0; i < MAX_BOARDS; i++) {
+        struct programmer *programmer = &site->programmers[i];
+        bool present = i < site->board_count;
+        watched->programmers[i] = watch(programmer->port.master, present && programmer->port.in_use && programmer_has_room(programmer));
+        if (present && programmer_next_event(programmer) < due)
+            due = programmer_next_event(programmer);
+    }
+    for (int i = 0; i < MAX_CLIENTS; i++)
+        watched->clients[i] = watch(clients[i].fd, true);
+    struct timespec timeout = {.tv_nsec = (long)(due > now ? due - now : 0)};
+    ppoll((struct pollfd *)watched, sizeof *watched / sizeof(struct pollfd), &timeout, NULL);
+}
+
+static void look_for_openings(struct site *site, uint64_t now)
+{
+    static uint64_t next;
+    if (now < next)
+        return;
+    next = now + OPENING_TICK;
+    struct port *closed[1 + MAX_BOARDS];
+    struct pollfd fds[1 + MAX_BOARDS];
+    nfds_t count = 0;
+    for (int i = -1; i < site->board_count; i++) {
+        struct port *port = i < 0 ? &site->wire.port : &site->programmers[i].port;
+        if (!port_is_closed(port))
+            continue;
+        closed[count] = port;
+        fds[count++] = watch(port->master, true);
+    }
+    if (!count || poll(fds, count, 0) < 0)
+        return;
+    for (nfds_t i = 0; i < count; i++)
+        port_notice_opening(closed[i], fds[i].revents);
 }
 
 static void run(struct site *site, int listener)
 {
-    struct client clients[MAX_CLIENTS];
+    static struct client clients[MAX_CLIENTS];
+    struct watched watched;
     for (int i = 0; i < MAX_CLIENTS; i++)
         clients[i].fd = -1;
     while (!stop_requested) {
-        wait_for_events(site, listener, clients);
+        wait_for_events(site, listener, clients, &watched);
         uint64_t now = clock_now();
         advance(site, now);
-        look_for_openings(site);
-        wire_read_master(&site->wire);
+        look_for_openings(site, now);
+        if (watched.line.revents)
+            wire_read_master(&site->wire);
         for (int i = 0; i < site->board_count; i++) {
-            struct programmer *programmer = &site->programmers[i];
-            if (programmer->port.in_use && programmer_has_room(programmer))
-                programmer_receive(programmer, now);
-            programmer_work(programmer, now);
+            if (watched.programmers[i].revents)
+                programmer_receive(&site->programmers[i], now);
+            programmer_work(&site->programmers[i], now);
         }
-        accept_client(listener, clients);
         for (int i = 0; i < MAX_CLIENTS; i++)
-            if (clients[i].fd >= 0)
+            if (watched.clients[i].revents)
                 serve_client(site, &clients[i]);
+        if (watched.listener.revents)
+            accept_client(listener, clients);
     }
 }
 
@@ -342,6 +363,11 @@ static int stop_holder(const char *pidfile)
 
 static int lock_pidfile(const char *pidfile)
 {
+    char error[4096];
+    if (!make_directory_of(pidfile, error, sizeof error)) {
+        fprintf(stderr, "virtual_line: pidfile: %s\n", error);
+        exit(EXIT_CONFIGURATION);
+    }
     int fd = open(pidfile, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0) {
         fprintf(stderr, "virtual_line: pidfile %s: %s\n", pidfile, strerror(errno));

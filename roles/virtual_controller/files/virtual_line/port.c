@@ -97,16 +97,16 @@ size_t port_write(struct port *port, const uint8_t *bytes, size_t count)
     return errno == EAGAIN || errno == EINTR ? 0 : count;
 }
 
-void port_look_for_opening(struct port *port)
+bool port_is_closed(const struct port *port)
 {
-    if (port->master < 0 || port->in_use)
-        return;
-    struct pollfd look = {.fd = port->master, .events = POLLIN};
-    if (poll(&look, 1, 0) < 0)
-        return;
+    return port->link && port->master >= 0 && !port->in_use;
+}
+
+void port_notice_opening(struct port *port, short revents)
+{
     /* Hung up with bytes waiting: somebody opened, wrote and closed again between two looks. */
-    if (!(look.revents & POLLHUP) || (look.revents & POLLIN)) {
-        port->in_use = true;
-        port->opened++;
-    }
+    if ((revents & POLLHUP) && !(revents & POLLIN))
+        return;
+    port->in_use = true;
+    port->opened++;
 }

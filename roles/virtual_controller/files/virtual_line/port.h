@@ -31,7 +31,9 @@ size_t port_read(struct port *port, uint8_t *bytes, size_t size);
 /* Bytes nobody is there for are lost, as on a wire. Returns how many went out or were lost; the rest is for later. */
 size_t port_write(struct port *port, const uint8_t *bytes, size_t count);
 
-/* A closed PTY reports a hangup at every poll, so closed ports are left out of the main poll and asked here. */
-void port_look_for_opening(struct port *port);
+/* A closed PTY reports a hangup at every poll, so closed ports are left out of the main poll and asked separately now and
+ * then; this takes the answer of that poll. */
+bool port_is_closed(const struct port *port);
+void port_notice_opening(struct port *port, short revents);
 
 #endif
