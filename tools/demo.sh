@@ -31,14 +31,14 @@ play status
 headline 'Settings as the inventory wants them'
 play configure --diff
 
-headline 'What deploying 1.1.0 would do, with no write on any wire'
-play deploy -e firmware_version=1.1.0 --check --diff
+headline 'What deploying would do, with no write on any wire: the inventory wants 1.1.0, the boards have 1.0.0'
+play deploy --check --diff
 
 headline 'Deploy 1.1.0 over 1.0.0'
-play deploy -e firmware_version=1.1.0
+play deploy
 
 headline 'The same again changes nothing'
-play deploy -e firmware_version=1.1.0
+play deploy
 
 headline 'Deploy 1.2.0, which flashes and verifies but never answers: this play has to fail'
 if play deploy -e firmware_version=1.2.0; then

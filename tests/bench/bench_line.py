@@ -50,7 +50,7 @@ def main() -> int:
 
     profile = yaml.safe_load(PROFILE.read_text())
     points = scattered_points(profile)
-    planned = plan(points, [(first, last) for first, last in profile["readable"]], profile["largest_block"])
+    planned = plan(points, list(map(tuple, profile["readable"])), profile["largest_block"])
     block = Span(0x100, profile["largest_block"])
     with tempfile.TemporaryDirectory() as directory, PacedSlave(Path(directory), baudrate=BAUDRATE, ports=2) as slave:
         bus = open_bus(slave.line, baudrate=BAUDRATE, request_gap=GAP)

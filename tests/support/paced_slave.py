@@ -57,7 +57,7 @@ class PacedSlave:
         self._process = subprocess.Popen(
             [build(), *options, directory / "line_"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for _ in range(ports):
+        for _turn in range(ports):
             if self._read() != "ready":
                 self.close()
                 raise RuntimeError("the paced slave did not start")

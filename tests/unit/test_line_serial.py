@@ -133,7 +133,7 @@ def test_a_bad_answer_is_refused_and_the_next_is_right(
 
 def test_the_rest_of_a_broken_answer_is_waited_out(slave: Slave, bus: SerialBus) -> None:
     def babble(one: Slave, request: bytes) -> None:
-        for _ in range(6):
+        for _turn in range(6):
             one.send(b"\x55" * 20)
             time.sleep(0.004)
 
@@ -196,7 +196,9 @@ def test_an_answer_in_pieces(slave: Slave, bus: SerialBus) -> None:
 
 
 def test_a_missing_port_says_which_ports_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    present = lambda directory: ["usb-B-port0", "usb-A-port0"] if directory.endswith("by-id") else []  # noqa: E731
+    def present(directory: str) -> list[str]:
+        return ["usb-B-port0", "usb-A-port0"] if directory.endswith("by-id") else []
+
     monkeypatch.setattr(lock.os, "listdir", present)
     with pytest.raises(PortMissing) as caught:
         open_bus(str(tmp_path / "line_9"))
@@ -208,7 +210,7 @@ def test_a_missing_port_says_which_ports_there_are(tmp_path: Path, monkeypatch: 
 def test_a_port_that_vanishes_and_comes_back(slave: Slave, bus: SerialBus) -> None:
     assert bus.read(2, 1, 1) == [1]
     slave.unplug()
-    for _ in range(2):
+    for _turn in range(2):
         with pytest.raises(PortMissing):
             bus.read(2, 1, 1)
     slave.plug_in()
@@ -244,9 +246,12 @@ def test_a_port_that_vanishes_while_noise_is_waited_out(
         monkeypatch.undo()
         raise line_module._Vanished
 
-    drain = bus._drain
-    results: list[Callable[[], bool]] = [drain, vanish]
-    monkeypatch.setattr(bus, "_drain", lambda: results.pop(0)())
+    results: list[Callable[[], bool]] = [bus._drain, vanish]
+
+    def drain() -> bool:
+        return results.pop(0)()
+
+    monkeypatch.setattr(bus, "_drain", drain)
     with pytest.raises(PortMissing):
         bus.read(2, 1, 1)
     assert bus.read(2, 1, 1) == [1]
@@ -392,7 +397,7 @@ def test_a_host_without_pyserial(slave: Slave, monkeypatch: pytest.MonkeyPatch) 
 
 def test_nothing_is_left_open(slave: Slave) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(3):
+    for _turn in range(3):
         bus = open_bus(str(slave.link))
         bus.read(2, 1, 1)
         bus.close()

@@ -28,7 +28,7 @@ def slave(tmp_path: Path) -> Iterator[PacedSlave]:
 
 def test_paced_reads_keep_the_silences(slave: PacedSlave) -> None:
     bus = open_bus(slave.line, request_gap=0)
-    for _ in range(20):
+    for _turn in range(20):
         for unit, address, count in [(2, 0, 1), (3, 0, 20), (2, 0x100, 50)]:
             assert bus.read(unit, address, count) == registers(unit, address, count)
     bus.write(2, 0x10, [1, 2, 3])
@@ -45,7 +45,7 @@ def test_the_configured_gap_is_kept(slave: PacedSlave) -> None:
     bus = open_bus(slave.line, request_gap=0.01)
     bus.read(2, 0, 1)
     started = time.monotonic()
-    for _ in range(10):
+    for _turn in range(10):
         bus.read(2, 0, 1)
     assert time.monotonic() - started >= 0.1
     bus.close()
@@ -54,7 +54,7 @@ def test_the_configured_gap_is_kept(slave: PacedSlave) -> None:
 @pytest.mark.timing
 def test_a_silent_unit_costs_the_others_no_more_than_its_timeout(slave: PacedSlave) -> None:
     bus = open_bus(slave.line)
-    for _ in range(3):
+    for _turn in range(3):
         with pytest.raises(NoAnswer):
             bus.read(9, 0, 1)
         started = time.monotonic()

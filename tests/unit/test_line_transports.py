@@ -90,8 +90,8 @@ def serial_server() -> Iterator[str]:
     except ImportError:
         from pymodbus.transaction import ModbusRtuFramer as framer
 
-    pairs = [os.openpty() for _ in range(2)]
-    for _, end in pairs:
+    pairs = [os.openpty() for _turn in range(2)]
+    for _unused, end in pairs:
         tty.setraw(end)
     (server_side, server_port), (line_side, line_port) = pairs
     ended, end = os.pipe()
@@ -182,7 +182,7 @@ def test_a_refusal_has_its_code_and_says_where(bus: Bus) -> None:
 
 
 def test_a_silent_unit_does_not_close_the_line_for_the_others(bus: Bus) -> None:
-    for _ in range(5):
+    for _turn in range(5):
         with pytest.raises(NoAnswer, match=r"unit 9, function 3, register 0x0000: expected an answer within 0\.5 s"):
             bus.read(9, 0, 1)
         assert bus.read(2, 5, 1) == [initial(2, 5)]

@@ -105,7 +105,7 @@ def test_nobody_passes_who_waits_already(tmp_path: Path, children: list[subproce
     fd = os.open(file, os.O_RDWR)
     try:
         assert lock.lock(fd, 0) == 1
-        child, _ = start(children, sys.executable, "-c", waiter, str(file))
+        child, _unused = start(children, sys.executable, "-c", waiter, str(file))
         time.sleep(0.2)
         lock.unlock(fd)
         assert lock.lock(fd, 10) > 1
@@ -158,14 +158,14 @@ def test_openers_are_the_others_that_use_the_port(
     program = (
         "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print('open', flush=True); sys.stdin.read()"
     )
-    child, _ = start(children, sys.executable, "-c", program, port)
+    child, _unused = start(children, sys.executable, "-c", program, port)
     assert [one.pid for one in lock.openers(str(link))] == [child.pid]
     assert lock.openers(str(link), ignore=[child.pid]) == []
 
 
 def test_who_simulates_the_port_is_not_its_user(children: list[subprocess.Popen[str]]) -> None:
     program = "import os, sys; m, s = os.openpty(); print(os.ttyname(s), flush=True); sys.stdin.read()"
-    _, port = start(children, sys.executable, "-c", program)
+    _unused, port = start(children, sys.executable, "-c", program)
     assert lock.openers(port) == []
 
 
@@ -184,7 +184,7 @@ def test_a_port_lock_is_a_uucp_lock_file(port: str, directory: str) -> None:
     assert not file.exists()
     held.release()
     with pytest.raises(CoreError, match="not locked"):
-        _ = held.fd
+        held.fd  # noqa: B018
 
 
 def test_the_lock_file_is_named_after_the_device_not_its_link(port: str, directory: str, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_an_explicit_acquire_within_with(port: str, directory: str) -> None:
 
 
 def test_a_killed_holder_frees_the_port(port: str, directory: str, children: list[subprocess.Popen[str]]) -> None:
-    child, _ = start(children, sys.executable, "-c", HOLD, port, directory)
+    child, _unused = start(children, sys.executable, "-c", HOLD, port, directory)
     with pytest.raises(PortBusy, match=rf"by PID {child.pid} \("):
         PortLock(port, directory).acquire()
     child.kill()
@@ -262,7 +262,7 @@ def test_a_port_that_another_program_has_open(port: str, directory: str, childre
     program = (
         "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print('open', flush=True); sys.stdin.read()"
     )
-    child, _ = start(children, sys.executable, "-c", program, port)
+    child, _unused = start(children, sys.executable, "-c", program, port)
     with pytest.raises(PortBusy, match=rf"open in PID {child.pid} \("):
         PortLock(port, directory).acquire()
     assert lock.holders(f"{directory}/LCK..{os.path.basename(port)}") == []

@@ -29,6 +29,7 @@ try:
     )
 
     FRAMER_GENERATION = 2
+    ModbusRtuFramer = ServerDecoder = None
 except ImportError:
     from pymodbus.factory import ServerDecoder
     from pymodbus.framer.rtu_framer import ModbusRtuFramer

@@ -47,7 +47,7 @@ class Gateway:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _unused = self._listener.accept()
             except OSError:
                 return
             self.connections += 1
@@ -58,7 +58,7 @@ class Gateway:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while header := connection.recv(7, socket.MSG_WAITALL):
-                transaction, _, length, unit = struct.unpack(">HHHB", header)
+                transaction, _unused, length, unit = struct.unpack(">HHHB", header)
                 self.script(connection, transaction, unit, connection.recv(length - 1, socket.MSG_WAITALL))
 
     def hang_up(self) -> None:
@@ -115,7 +115,7 @@ def test_a_late_answer_is_not_taken_for_the_next(gateway: Gateway, bus: TcpBus) 
     gateway.script = script
     with pytest.raises(NoAnswer):
         bus.read(2, 0, 1)
-    for _ in range(3):
+    for _turn in range(3):
         time.sleep(0.1)
         assert bus.read(2, 1, 1) == [7]
 

@@ -219,7 +219,7 @@ def test_releases_name_their_version(tmp_path: Path, release: str, expected: int
 
 def test_release_1_2_0_never_answers(tmp_path: Path) -> None:
     with VirtualLine(tmp_path, [Board("a", firmware=firmware("1.2.0"))]) as line, Master(line.line) as master:
-        assert not any(master.answers() for _ in range(5))
+        assert not any(master.answers() for _turn in range(5))
         assert line.state("a")["uart_tx_bytes"] == 0
 
 

@@ -45,7 +45,7 @@ def test_boards_of_one_line_answer_in_turn(line: VirtualLine, master: Master) ->
 def test_the_wire_takes_its_time(master: Master) -> None:
     """A request of 8 and an answer of 105 bytes at 115200 baud, and the gap between them."""
     began = time.monotonic()
-    for _ in range(10):
+    for _turn in range(10):
         master.read(0x0100, 50)
     took = (time.monotonic() - began) / 10
     wire = (8 + 105) * 10 / 115200 + 2 * GAP
@@ -53,7 +53,7 @@ def test_the_wire_takes_its_time(master: Master) -> None:
 
 
 def test_requests_are_counted(line: VirtualLine, master: Master) -> None:
-    for _ in range(3):
+    for _turn in range(3):
         master.read(0, 5)
     master.write(0x0101, 60)
     master.write_block(0x0101, [60, 0])
@@ -138,7 +138,7 @@ def test_unplugged_line(line: VirtualLine, master: Master) -> None:
 
 def test_noise_to_the_boards(line: VirtualLine, master: Master) -> None:
     line.control("line", "noise_rx", 8)
-    failures = sum(not master.answers() for _ in range(20))
+    failures = sum(not master.answers() for _turn in range(20))
     line.control("line", "noise_rx", 0)
     assert failures > 3
     assert master.read(0x0004)[0] > 0
@@ -147,7 +147,7 @@ def test_noise_to_the_boards(line: VirtualLine, master: Master) -> None:
 
 def test_noise_to_the_master(line: VirtualLine, master: Master) -> None:
     line.control("line", "noise_tx", 8)
-    failures = sum(not master.answers() for _ in range(20))
+    failures = sum(not master.answers() for _turn in range(20))
     line.control("line", "clear")
     assert failures > 3
     assert master.read(0x0004) == [0]

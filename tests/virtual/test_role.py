@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_the_life_of_a_virtual_site(site: Site) -> None:
-    changes, _ = site.play("--check", "--diff")
+    changes, _unused = site.play("--check", "--diff")
     assert changes > 0 and not site.directory.exists()
 
     assert site.play()[0] == changes
@@ -103,6 +103,6 @@ def test_the_life_of_a_virtual_site(site: Site) -> None:
 
 def test_a_line_that_cannot_be_simulated(site: Site) -> None:
     site.controllers[0]["line"] = "tcp://10.0.0.5:502"
-    _, output = site.play(fails=True)
+    _unused, output = site.play(fails=True)
     assert "expected controllers with lines that are absolute paths" in output and "tcp://10.0.0.5:502" in output
     assert not site.directory.exists()

@@ -117,7 +117,7 @@ def openers(path: str, ignore: Iterable[int] = ()) -> list[Process]:
     """
     device = os.path.realpath(path)
     skipped = {os.getpid(), *ignore}
-    pids = {pid for pid, _ in _open_files(device) if pid not in skipped}
+    pids = {pid for pid, _unused in _open_files(device) if pid not in skipped}
     if pids and (pty := re.fullmatch(r"/dev/pts/(\d+)", device)):
         simulators = {
             pid

@@ -12,15 +12,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import ProfileError
 from .plan import Span
 
-Value = int | float | str | list[str]
+Value: TypeAlias = "int | float | str | list[str]"
 
 _STRUCT = {"uint16": ">H", "int16": ">h", "uint32": ">I", "int32": ">i", "float32": ">f", "bits": ">H", "enum": ">H"}
 _LIMITS = {
@@ -135,7 +136,7 @@ class Point:
                 number = float(str(value)) if not str(value).strip().lstrip("+-").isdigit() else int(str(value))
             except ValueError:
                 raise self._refuse(value, "a number") from None
-        if number != number or number in (float("inf"), float("-inf")):
+        if not math.isfinite(number):
             raise self._refuse(value, "a finite number")
         too_low = self.minimum is not None and number < self.minimum
         if too_low or (self.maximum is not None and number > self.maximum):

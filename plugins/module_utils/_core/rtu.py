@@ -40,7 +40,7 @@ _EXCEPTION_REMEDIES = {
 def _crc_table() -> tuple[int, ...]:
     table = []
     for byte in range(256):
-        for _ in range(8):
+        for _turn in range(8):
             byte = (byte >> 1) ^ 0xA001 if byte & 1 else byte >> 1
         table.append(byte)
     return tuple(table)

@@ -131,7 +131,7 @@ class TcpBus:
         """Whether the peer has closed the connection, or left bytes in it that nobody asked for."""
         if self._client.socket is None:
             return True
-        readable, _, _ = select.select([self._client.socket], [], [], 0)
+        readable = select.select([self._client.socket], [], [], 0)[0]
         return bool(readable)
 
     def _close(self) -> None:
