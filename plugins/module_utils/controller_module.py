@@ -18,21 +18,26 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway 
 )
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import Store
 
-_CONTROLLERS: dict[str, Any] = {
-    "controllers": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "line": {"type": "str", "required": True},
-            "unit": {"type": "int", "required": True},
-            "programmer": {"type": "str"},
-            "profile": {"type": "str", "default": "multi_sonicator_io"},
-            "settings": {"type": "dict", "default": {}},
-            "firmware_version": {"type": "str"},
-        },
-    },
+CONTROLLER: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "line": {"type": "str", "required": True},
+    "unit": {"type": "int", "required": True},
+    "programmer": {"type": "str"},
+    "profile": {"type": "str", "default": "multi_sonicator_io"},
+    "settings": {"type": "dict", "default": {}},
+    "firmware_version": {"type": "str"},
+}
+
+RELEASE: dict[str, dict[str, Any]] = {
+    "version": {"type": "str", "required": True},
+    "image": {"type": "str", "required": True},
+    "sha256": {"type": "str", "required": True},
+    "part": {"type": "str"},
+    "content": {"type": "str"},
+}
+
+_COMMON: dict[str, Any] = {
+    "controllers": {"type": "list", "elements": "dict", "required": True, "options": CONTROLLER},
     "profiles": {"type": "dict", "default": {}},
     "state_directory": {"type": "path", "default": "/var/lib/multi_sonicator"},
     "lock_directory": {"type": "path", "default": "/run/lock"},
@@ -51,7 +56,7 @@ class ControllerModule(AnsibleModule):
 
     def __init__(self, options: dict[str, Any], **rules: Any) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            argument_spec={**_CONTROLLERS, **options}, supports_check_mode=True, **rules
+            argument_spec={**_COMMON, **options}, supports_check_mode=True, **rules
         )
 
     def policy(self) -> Policy:

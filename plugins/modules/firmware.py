@@ -105,6 +105,14 @@ controllers:
       description: Name of the controller.
       type: str
       sample: press_1
+    line:
+      description: Its line, as given.
+      type: str
+      sample: /dev/serial/by-id/usb-FTDI_USB-RS485_A1-if00-port0
+    unit:
+      description: Its unit on that line.
+      type: int
+      sample: 2
     outcome:
       description:
         - C(unchanged), C(deployed), C(restored), C(rolled_back), C(refused), C(failed) or C(skipped).
@@ -119,7 +127,7 @@ controllers:
       type: dict
       sample: {version: 1.0.0, digest: null}
     after:
-      description: The same afterwards.
+      description: The same afterwards, or expected in check mode.
       type: dict
     settings_restored:
       description: Names of the settings that were written back.
@@ -134,6 +142,10 @@ controllers:
     seconds:
       description: How long it took.
       type: float
+    skipped:
+      description: Set where the controller was not begun after the failures of others.
+      returned: when skipped
+      type: bool
     failed:
       description: Whether the controller does not run the wanted firmware.
       type: bool
@@ -145,25 +157,18 @@ controllers:
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import Gateway, Result
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.operations import change_firmware
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.targets import from_releases, from_sets
-from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import DRAIN, ControllerModule
+from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import (
+    DRAIN,
+    RELEASE,
+    ControllerModule,
+)
 
 
 def main() -> None:
     """Run the module."""
     module = ControllerModule(
         {
-            "releases": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "version": {"type": "str", "required": True},
-                    "image": {"type": "str", "required": True},
-                    "sha256": {"type": "str", "required": True},
-                    "part": {"type": "str"},
-                    "content": {"type": "str"},
-                },
-            },
+            "releases": {"type": "list", "elements": "dict", "default": [], "options": RELEASE},
             "version": {"type": "str"},
             "set": {"type": "str"},
             "soak": {"type": "float"},

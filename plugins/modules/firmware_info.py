@@ -54,6 +54,17 @@ controllers:
       description: Name of the controller.
       type: str
       sample: press_1
+    line:
+      description: Its line, as given.
+      type: str
+      sample: /dev/serial/by-id/usb-FTDI_USB-RS485_A1-if00-port0
+    unit:
+      description: Its unit on that line.
+      type: int
+      sample: 2
+    changed:
+      description: Never set, since a chip that was read is left as it was.
+      type: bool
     version:
       description: Firmware version as the device tells it now; none where the firmware tells none.
       type: str
@@ -71,6 +82,10 @@ controllers:
     at_rest:
       description: Whether no unit runs.
       type: bool
+    profile:
+      description: Name of its profile.
+      type: str
+      sample: multi_sonicator_io
     fingerprint:
       description: In which points the device differs from its profile's fingerprint, in words.
       type: list
@@ -90,8 +105,11 @@ controllers:
           type: str
           sample: 1E9502
         fuses:
-          description: Each fuse with value, programmed bits, wanted value, and whether the policy accepts it.
+          description:
+            - Each fuse by name, with C(value), C(programmed) (names of the bits that are 0), C(wanted), and C(accepted)
+              (whether the profile's policy accepts the value).
           type: dict
+          sample: {lfuse: {value: "0xFF", programmed: [], wanted: "0xFF", accepted: true}}
         time:
           description: When, in UTC.
           type: str
@@ -111,8 +129,49 @@ controllers:
       description: Id of an interrupted firmware transaction that the next run finishes.
       type: str
     last_transaction:
-      description: Id, time and outcome of the last ended one.
+      description: The last one that has ended; none before the first.
       type: dict
+      contains:
+        transaction:
+          description: Its id.
+          type: str
+        time:
+          description: When it ended, in UTC.
+          type: str
+        outcome:
+          description: How it ended.
+          type: str
+          sample: deployed
+    outcome:
+      description: How the transaction ended, as M(multi_sonicator.ops.firmware) tells it, or C(read) or C(would_read).
+      returned: with O(read_chip)
+      type: str
+      sample: read
+    before:
+      description: Version told and SHA-256 of the flash before, as far as they were known.
+      returned: with O(read_chip)
+      type: dict
+    after:
+      description: The same afterwards.
+      returned: with O(read_chip)
+      type: dict
+    settings_restored:
+      description: Names of the settings that were written back.
+      returned: with O(read_chip)
+      type: list
+      elements: str
+    set:
+      description: Id of the set that holds the state before.
+      returned: with O(read_chip)
+      type: str
+    transaction:
+      description: Id of the transaction.
+      returned: with O(read_chip)
+      type: str
+    seconds:
+      description: How long it took.
+      returned: with O(read_chip)
+      type: float
     failed:
       description: Whether the controller could not be asked.
       type: bool

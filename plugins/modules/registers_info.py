@@ -67,7 +67,18 @@ controllers:
       description: Name of the controller.
       type: str
       sample: press_1
-    values:
+    line:
+      description: Its line, as given.
+      type: str
+      sample: /dev/serial/by-id/usb-FTDI_USB-RS485_A1-if00-port0
+    unit:
+      description: Its unit on that line.
+      type: int
+      sample: 2
+    changed:
+      description: Never set, since nothing is changed.
+      type: bool
+    points:
       description: Engineering values by point name; a list of names for bit fields, a name for enumerations.
       type: dict
       sample: {sonicator1_power: 244.38}

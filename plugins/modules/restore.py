@@ -45,6 +45,14 @@ controllers:
       description: Name of the controller.
       type: str
       sample: press_1
+    line:
+      description: Its line, as given.
+      type: str
+      sample: /dev/serial/by-id/usb-FTDI_USB-RS485_A1-if00-port0
+    unit:
+      description: Its unit on that line.
+      type: int
+      sample: 2
     changed:
       description: Whether a setting was written, or would be in check mode.
       type: bool

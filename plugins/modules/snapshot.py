@@ -52,6 +52,14 @@ controllers:
       description: Name of the controller.
       type: str
       sample: press_1
+    line:
+      description: Its line, as given.
+      type: str
+      sample: /dev/serial/by-id/usb-FTDI_USB-RS485_A1-if00-port0
+    unit:
+      description: Its unit on that line.
+      type: int
+      sample: 2
     changed:
       description: Whether a new set was kept, or would be in check mode.
       type: bool
@@ -62,6 +70,55 @@ controllers:
     content:
       description: The set.
       type: dict
+      contains:
+        id:
+          description: Its id, from time and content.
+          type: str
+        controller:
+          description: Name of the controller.
+          type: str
+        taken:
+          description: When, in UTC.
+          type: str
+          sample: "2026-11-22T02:15:00Z"
+        profile:
+          description: Name and digest of the profile.
+          type: dict
+        version:
+          description: Firmware version that the device told; none where the firmware tells none.
+          type: str
+        settings:
+          description: Engineering values by point name, in restore order.
+          type: dict
+        images:
+          description: Digests of flash and EEPROM, fuses, signature and time of the reading; none before the first one.
+          type: dict
+    outcome:
+      description: How the transaction ended, as M(multi_sonicator.ops.firmware) tells it, or C(read) or C(would_read).
+      returned: when O(read_chip) failed
+      type: str
+      sample: read
+    before:
+      description: Version told and SHA-256 of the flash before, as far as they were known.
+      returned: when O(read_chip) failed
+      type: dict
+    after:
+      description: The same afterwards.
+      returned: when O(read_chip) failed
+      type: dict
+    settings_restored:
+      description: Names of the settings that were written back.
+      returned: when O(read_chip) failed
+      type: list
+      elements: str
+    transaction:
+      description: Id of the transaction.
+      returned: when O(read_chip) failed
+      type: str
+    seconds:
+      description: How long it took.
+      returned: when O(read_chip) failed
+      type: float
     failed:
       description: Whether no set could be taken.
       type: bool

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import image
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import CONTROLLER, RELEASE
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.profiles import load_profile
 
 _DEFAULT_PROFILE = "multi_sonicator_io"
@@ -28,6 +30,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         try:
+            _require_well_formed("controllers", "controller", "name", arguments.get("controllers"), CONTROLLER)
+            _require_well_formed("releases", "release", "version", arguments.get("releases"), RELEASE)
             arguments["profiles"] = self._profiles(arguments, task_vars or {})
             if arguments.get("releases"):
                 arguments["releases"] = self._releases(arguments)
@@ -42,21 +46,18 @@ class ActionModule(ActionBase):
         """The profiles that the task's controllers name, checked; those given as data come on top."""
         inventories = [task_vars.get("inventory_dir"), *task_vars.get("ansible_inventory_sources", [])]
         search = [Path(place) if Path(place).is_dir() else Path(place).parent for place in inventories if place]
+        # Of an inventory that is a directory Ansible takes every file for a part, so that profiles lie beside it.
+        search += [Path(place).parent for place in inventories if place and Path(place).is_dir()]
         search.append(Path(self._loader.get_basedir()))
         controllers = arguments.get("controllers") or []
-        if not isinstance(controllers, list):
-            raise CoreError(f"controllers: expected a list of controllers, found {type(controllers).__name__}")
-        names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers if isinstance(entry, Mapping)}
+        names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers}
         given = dict(arguments.get("profiles") or {})
         return {name: given[name] if name in given else load_profile(name, search) for name in sorted(names)}
 
     def _releases(self, arguments: Mapping[str, Any]) -> list[Any]:
         """The releases, those that the task asks for with the text of their images."""
-        wanted = {
-            str(entry.get("firmware_version") or arguments.get("version"))
-            for entry in arguments["controllers"]
-            if isinstance(entry, Mapping)
-        }
+        controllers = arguments.get("controllers") or []
+        wanted = {str(entry.get("firmware_version") or arguments.get("version")) for entry in controllers}
         return [
             self._with_content(release) if str(release.get("version")) in wanted else release
             for release in arguments["releases"]
@@ -65,7 +66,49 @@ class ActionModule(ActionBase):
     def _with_content(self, release: Mapping[str, Any]) -> dict[str, Any]:
         if release.get("content"):
             return dict(release)
-        path = Path(self._find_needle("files", str(release["image"])))  # type: ignore[no-untyped-call]
-        data = path.read_bytes()
-        image.verify(data, str(release["sha256"]), f"release {release['version']}: {path}")
+        name = f"release {release['version']}"
+        try:
+            path = Path(self._find_needle("files", str(release["image"])))  # type: ignore[no-untyped-call]
+            data = path.read_bytes()
+        except (AnsibleError, OSError) as error:
+            reason = getattr(error, "message", "") or str(error)
+            raise CoreError(f"{name}: {reason.splitlines()[0]}; nothing was sent") from None
+        image.verify(data, str(release["sha256"]), f"{name}: {path}")
         return {**release, "image": str(path), "content": data.decode("ascii", "replace")}
+
+
+def _require_well_formed(option: str, kind: str, key: str, entries: Any, spec: Mapping[str, Mapping[str, Any]]) -> None:
+    """CoreError with all that is wrong with the names of a list's entries; Ansible itself would not say with which.
+
+    What is missing altogether is the module's to complain about.
+    """
+    if entries is None:
+        return
+    if not isinstance(entries, list):
+        raise CoreError(f"{option} is {entries!r}, expected a list; nothing was sent")
+    problems = []
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, Mapping):
+            problems.append(f"{kind} {number} of the list is {entry!r}, expected a mapping")
+            continue
+        name = f"{kind} {entry[key]}" if entry.get(key) else f"{kind} {number} of the list"
+        problems += [f"{name}: unknown option {found}{_nearest(found, spec)}" for found in entry if found not in spec]
+        required = [option for option, rule in spec.items() if rule.get("required")]
+        problems += [f"{name}: {option} is missing" for option in required if entry.get(option) in (None, "")]
+        problems += [
+            f"{name}: {option} is {entry[option]!r}, expected a whole number"
+            for option, rule in spec.items()
+            if rule["type"] == "int" and entry.get(option) and not str(entry[option]).strip().isdecimal()
+        ]
+        problems += [
+            f"{name}: {option} is {entry[option]!r}, expected a mapping"
+            for option, rule in spec.items()
+            if rule["type"] == "dict" and entry.get(option) and not isinstance(entry[option], Mapping)
+        ]
+    if problems:
+        raise CoreError("; ".join(problems) + ". Correct the inventory; nothing was sent")
+
+
+def _nearest(word: object, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return f" (did you mean {near[0]}?)" if near else f" (there are {', '.join(known)})"

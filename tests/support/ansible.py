@@ -124,6 +124,7 @@ class Control:
             **kept,
             "HOME": str(self.directory),
             "ANSIBLE_HOME": str(self.directory / ".ansible"),
+            "ANSIBLE_REMOTE_TEMP": str(self.directory / ".ansible/tmp"),
             "ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(collections),
             "ANSIBLE_CALLBACK_PLUGINS": str(_CALLBACKS),
@@ -152,7 +153,7 @@ class Control:
         """The same, until it has ended."""
         child = self.start(program, *arguments)
         try:
-            output, _ = child.communicate(timeout=_DEADLINE)
+            output, _errors = child.communicate(timeout=_DEADLINE)
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, 9)
@@ -253,8 +254,8 @@ class VirtualSite:
             bus.close()
 
     @contextlib.contextmanager
-    def talking(self, *controllers: str) -> Iterator[threading.Event]:
-        """Somebody else on their lines, who reads these controllers three times a second until the event is set.
+    def talking(self, *controllers: str) -> Iterator[None]:
+        """Somebody else on their lines, who reads these controllers three times a second.
 
         Without any talk the firmware stops its units after a second, and no task of Ansible's follows so soon.
         """
@@ -269,7 +270,7 @@ class VirtualSite:
         thread = threading.Thread(target=talk, daemon=True)
         thread.start()
         try:
-            yield ended
+            yield
         finally:
             ended.set()
             thread.join()

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import image, snapshot
-from .device import Device, DeviceError
-from .errors import CoreError
+from .device import Device, DeviceError, Identity
+from .errors import CoreError, ExceptionAnswer
 from .profile import Part, Value
 from .programmer import Programmer
 from .store import Journal, Store, now
@@ -140,6 +140,7 @@ class Transaction:
         differing = self._differing(settings)
         if self._up_to_date(before):
             if differing:
+                self._require_drained_or_drainable()
                 return Outcome("would_restore", "would put settings back", True, before=before, settings=differing)
             return Outcome("unchanged", self._basis(before), before=before, after=before)
         self._require_drained_or_drainable()
@@ -172,9 +173,12 @@ class Transaction:
                 ended = self._open()
                 if ended:
                     return ended
-            with self.programmer.held():
+            with contextlib.nullcontext() if self.journal.last("written") else self.programmer.held():
                 return self._replace()
         except Refused as refusal:
+            if self.journal.last("write"):
+                # No fault of the new firmware: whoever started a unit between two runs decides when this one goes on.
+                return self._pending(str(refusal), self.journal.steps[0])
             return self._undo(str(refusal), "refused")
         except CoreError as error:
             return self._undo(str(error))
@@ -186,7 +190,8 @@ class Transaction:
             differing = self._differing(settings)
             if not differing:
                 return Outcome("unchanged", self._basis(before), before=before, after=before)
-            self.device.require_fingerprint()
+            self._require_drained_or_drainable()
+            self._bring_to_rest()
             written = snapshot.restore(self.device, self.target.settings or {})
             return Outcome(
                 "restored", f"put back {', '.join(written)}", True, before=before, after=before, settings=written
@@ -208,7 +213,9 @@ class Transaction:
         """All steps from drain to release, without those that the journal shows as done."""
         begun = self.journal.steps[0]
         self._drain()
-        saved = self.journal.last("saved") or self._save(begun)
+        # Until the chip is erased its firmware may go on writing its EEPROM: what another run read is too old then.
+        touched = self.journal.last("write") or self.journal.last("written")
+        saved = (self.journal.last("saved") if touched else None) or self._save(begun)
         flash = self.target.flash
         changed = flash is not None and saved["flash"] != self.target.digest
         written = self.journal.last("written")
@@ -253,10 +260,16 @@ class Transaction:
             if self.journal.last("read"):
                 # Reading the chip has reset it: its settings are gone, and an ended avrdude leaves it in reset.
                 with self.programmer.held():
-                    if not self.device.answers():
+                    if not self.device.wait_for_answer(self._boot_deadline):
                         self.programmer.release()
+                    self._drain()
                     self._prove_before(begun, fresh=False, soak=0)
-            elif self.journal.last("drain"):
+            elif self.journal.last("drain") and begun["settings"] is not None:
+                self.device.require_fingerprint()
+                drain = self.device.profile.drain
+                if self.device.differences(drain.inhibit) and not self.device.violations(drain.at_rest):
+                    # What kept starts out has gone: it has lost power meanwhile, and its settings with it.
+                    snapshot.restore(self.device, begun["settings"], drain.inhibit)
                 self._release(begun["settings"])
         except CoreError as error:
             return self._pending(f"{reason}; and then, on the way to its state before: {error}", begun)
@@ -335,7 +348,7 @@ class Transaction:
                     "does not answer, so that its state can neither be known nor kept; check power, "
                     "wiring and unit, or allow to flash silent controllers"
                 )
-            return {"version": None, "digest": digest}, None
+            return {"version": None, "digest": None}, None  # whatever it should hold, it does not work
         self.device.require_fingerprint()
         version = self.device.identity().version
         if version is not None and record.get("version") != version:
@@ -343,6 +356,8 @@ class Transaction:
         return {"version": version, "digest": digest}, self.device.settings()
 
     def _up_to_date(self, before: Mapping[str, Any]) -> bool:
+        if self.store.record(self.device.name).get("writing"):
+            return False  # a writing that failed, whatever the device tells
         if before["digest"]:
             same_version = self.target.version in (None, before["version"]) or before["version"] is None
             return bool(before["digest"] == self.target.digest and same_version)
@@ -378,16 +393,21 @@ class Transaction:
 
     def _drain(self, going_back: bool = False) -> None:
         """Keep new starts out and wait until nothing runs."""
+        if not self.journal.last("drain"):
+            self.journal.append("drain", policy=self.policy.drain)
         if not self.device.answers():
             if self.journal.last("read") or self.policy.flash_silent:
                 return
             raise Refused("has stopped answering; nothing was changed")
-        if going_back and self.device.violations(self.device.profile.fingerprint):
+        if going_back and not self._is_known():
             return  # another map than the profile's: nothing can be asked, and nothing was released since its boot
+        self.device.require_fingerprint()
         self._require_drained_or_drainable()
-        if not self.journal.last("drain"):
-            self.journal.append("drain", policy=self.policy.drain)
         self._inhibit()
+        self._bring_to_rest()
+
+    def _bring_to_rest(self) -> None:
+        """Stop the units or wait for them, as the drain policy says."""
         drain = self.device.profile.drain
         if self.policy.drain == "stop" and self.device.violations(drain.at_rest):
             for name, value in drain.stop.items():
@@ -398,13 +418,18 @@ class Transaction:
                 raise Refused(f"still not at rest at the deadline ({'; '.join(running)})")
             time.sleep(_POLL)
 
+    def _is_known(self) -> bool:
+        try:
+            return not self.device.violations(self.device.profile.fingerprint)
+        except ExceptionAnswer:
+            return False
+
     def _inhibit(self) -> None:
         for name, value in self.device.profile.drain.inhibit.items():
             self.device.write(name, value)
 
     def _save(self, begun: Mapping[str, Any]) -> dict[str, Any]:
         """Read the chip and keep the one set of this transaction."""
-        answering = self.device.answers()
         self.journal.append("read")
         self._programmed_at = time.monotonic()
         readback = self.programmer.read()
@@ -417,7 +442,8 @@ class Transaction:
             self.store, snapshot.compose(self.device, begun["before"]["version"], begun["settings"] or {}, images)
         )
         self.journal.append("saved", set=kept["id"], **images)
-        if answering and self.device.wait_for_answer(self._boot_deadline):
+        if begun["settings"] is not None and self.device.wait_for_answer(self._boot_deadline):
+            self._require_new_boot(self.device.identity())
             # The board has booted with its defaults, starts allowed: close that door again before the writing call.
             self._drain()
         return self.journal.last("saved") or {}
@@ -426,6 +452,8 @@ class Transaction:
         digest = image.digest(flash)
         self.store.put(flash)
         self.journal.append("write", digest=digest)
+        # From here on nobody knows what the flash holds, also where this transaction ends without putting it back.
+        self.store.save_record(self.device.name, {"version": None, "writing": digest})
         self._programmed_at = time.monotonic()
         self._seen_silent = False
         self.programmer.write(flash, eeprom, keep_erased=not self.part.keeps_eeprom(saved["fuses"]))
@@ -493,8 +521,11 @@ class Transaction:
         identity = self.device.identity()
         if version is not None and identity.version not in (None, version):
             raise DeviceError(f"tells version {identity.version} after its start, expected {version}")
-        if not fresh:
-            return
+        if fresh:
+            self._require_new_boot(identity)
+
+    def _require_new_boot(self, identity: Identity) -> None:
+        """DeviceError where what answers has not been in programming mode just now."""
         elapsed = time.monotonic() - self._programmed_at
         if identity.uptime is not None:
             if identity.uptime > elapsed + 1:
@@ -511,7 +542,7 @@ class Transaction:
         """A board in programming mode is silent; where its firmware has no clock, that proves the boot after it."""
         if not self._seen_silent:
             with contextlib.suppress(CoreError):  # a line that vanishes must not end avrdude in the middle of a page
-                self._seen_silent = not self.device.answers()
+                self._seen_silent = self.device.is_silent()
 
     def _require_health(self, soak: float | None) -> None:
         profile = self.device.profile

@@ -17,6 +17,8 @@ from .profile import Condition, Point, Profile, Value
 # Reads are tried again, since a disturbed byte is no statement about the device. Three in a row are.
 READ_ATTEMPTS = 3
 _POLL = 0.1
+# Between attempts, so that another thread that waits for the line gets its turn.
+_COURTESY = 0.01
 T = TypeVar("T")
 
 
@@ -82,7 +84,7 @@ class Device:
             try:
                 return request()
             except (NoAnswer, BadFrame):
-                continue
+                time.sleep(_COURTESY)
         return request()
 
     def write(self, name: str, value: object) -> None:
@@ -134,6 +136,14 @@ class Device:
             return True
         except BusError:
             return False
+        return True
+
+    def is_silent(self) -> bool:
+        """Whether the controller leaves several requests unanswered; one answer may get lost in noise."""
+        for _attempt in range(READ_ATTEMPTS):
+            if self.answers():
+                return False
+            time.sleep(_COURTESY)
         return True
 
     def wait_for_answer(self, seconds: float) -> bool:

@@ -114,6 +114,12 @@ def _contradictions(controllers: Sequence[Controller]) -> list[str]:
             problems.append(
                 f"controllers {other} and {name} share line {controller.line}, but not baud rate and parity"
             )
+    lines = {_real(controller.line) for controller in controllers}
+    problems += [
+        f"controller {name} has programmer {port}, which is a line"
+        for port, name in programmers.items()
+        if port in lines
+    ]
     return problems
 
 

@@ -40,7 +40,7 @@ def read_registers(gateway: Gateway, names: Collection[str], spans: Collection[S
         values = device.read(chosen)
         units = {name: controller.profile.point(name).unit for name in chosen}
         return _result(
-            values=values,
+            points=values,
             units={name: unit for name, unit in units.items() if unit},
             registers={f"0x{address:04X}": word for address, word in device.read_raw(spans).items()},
         )
@@ -186,7 +186,11 @@ def change_firmware(
         nonlocal failures
         if failures >= max_failures:
             return _result(outcome="skipped", msg=f"not begun after {failures} failed on this gateway", skipped=True)
-        result = _transact(gateway, controller, device, targets[controller.name], policy, check)
+        try:
+            result = _transact(gateway, controller, device, targets[controller.name], policy, check)
+        except CoreError:
+            failures += 1
+            raise
         failures += result["failed"]
         return result
 

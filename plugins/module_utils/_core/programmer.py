@@ -31,6 +31,15 @@ CONNECT_DEADLINE = 15.0
 STALL_DEADLINE = 15.0
 LOCK_TIMEOUT = 5.0
 _TICK = 0.25
+# The ArduinoISP sketch takes every EEPROM address for a word address, but as stk500v1 avrdude sends byte addresses:
+# half of the EEPROM would neither be kept nor put back. From 7.2 on avrdude knows the sketch by a name of its own; an
+# older one sends word addresses to what claims to be a bootloader too.
+_SKETCH = "arduino_as_isp"
+_SKETCH_FOR_OLD_AVRDUDE = f"""programmer parent "stk500v1"
+    id = "{_SKETCH}";
+    prog_modes = PM_SPM | PM_ISP;
+;
+"""
 _SIGNATURE = re.compile(rb"[Dd]evice signature = 0x([0-9a-fA-F]{6})")
 
 
@@ -90,6 +99,8 @@ class Programmer:
     def held(self) -> Iterator[None]:
         """Hold the programmer over several calls, so that nobody comes between a reading and a writing one."""
         self.check()
+        with contextlib.suppress(OSError):  # where it cannot be made, the lock says so
+            os.makedirs(self.lock_directory, exist_ok=True)
         lock = PortLock(self.port, self.lock_directory)
         # A killed run's avrdude dies with it, but not in the same instant.
         lock.acquire(timeout=LOCK_TIMEOUT)
@@ -139,15 +150,15 @@ class Programmer:
 
     def _run(self, operations: Sequence[str]) -> bytes:
         part = self.part
-        command = ["avrdude", "-p", part.avrdude, "-c", part.programmer, "-P", self.port]
+        command = ["avrdude", *self._programmer_type(), "-p", part.avrdude, "-P", self.port]
         command += ["-b", str(part.programmer_baudrate), *operations]
-        # With the death signal a killed run takes its avrdude along. HOME hides a user's .avrduderc.
-        child = subprocess.Popen(
+        # With the death signal a killed run takes its avrdude along.
+        child = subprocess.Popen(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
             ["setpriv", "--pdeathsig", "KILL", "--", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "LC_ALL": "C"},
+            env=_environment(),
             start_new_session=True,
             pass_fds=[self._lock_fd],
         )
@@ -163,6 +174,22 @@ class Programmer:
             raise self._failure(output, child.returncode)
         return output
 
+    def _programmer_type(self) -> list[str]:
+        if self.part.programmer != "stk500v1":
+            return ["-c", self.part.programmer]
+        try:
+            known = subprocess.run(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
+                ["avrdude", "-c", "?"], capture_output=True, env=_environment(), timeout=10, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ProgrammerError(f"programmer {self.port}: avrdude does not even list its programmers") from None
+        if _SKETCH.encode() in known.stderr + known.stdout:
+            return ["-c", _SKETCH]
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        file = self.scratch / "avrdude.conf"
+        file.write_text(_SKETCH_FOR_OLD_AVRDUDE)
+        return ["-C", f"+{file}", "-c", _SKETCH]
+
     def _watch(self, child: subprocess.Popen[bytes]) -> tuple[bytes, str]:
         """Collect the child's output until it ends, or until a deadline passes: then the reason comes along."""
         if child.stdout is None:  # cannot be: a pipe was asked for
@@ -171,7 +198,7 @@ class Programmer:
         poll = select.poll()
         poll.register(pipe, select.POLLIN | select.POLLHUP)
         output = bytearray()
-        started = heard = time.monotonic()
+        started = heard = ticked = time.monotonic()
         connected = False
         while True:
             if poll.poll(_TICK * 1000):
@@ -181,8 +208,9 @@ class Programmer:
                 output += chunk
                 connected = connected or b"initialized" in output
                 heard = time.monotonic()
-            elif self.tick:
+            if self.tick and time.monotonic() - ticked >= _TICK:  # progress comes more often than that
                 self.tick()
+                ticked = time.monotonic()
             now = time.monotonic()
             if not connected and now - started > CONNECT_DEADLINE:
                 return bytes(output), f"no answer from the programmer for {CONNECT_DEADLINE:.0f} s"
@@ -212,6 +240,11 @@ class Programmer:
         if b"not in sync" in output and b"initialized" not in output:
             return ProgrammerError(f"{where}: no answer; check its cable, its sketch (ArduinoISP) and its baud rate")
         return ProgrammerError(f"{where}: avrdude ended with {code}: {_tail(output)}")
+
+
+def _environment() -> dict[str, str]:
+    """HOME hides a user's .avrduderc."""
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": "/nonexistent", "LC_ALL": "C"}
 
 
 def _signature(output: bytes) -> str:

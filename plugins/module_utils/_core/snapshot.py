@@ -110,7 +110,9 @@ def find(store: Store, name: str, wanted: str) -> Set:
         return store.load_set(name, ids[-1])
     if wanted != "previous":
         return store.load_set(name, wanted)
-    current = (store.record(name).get("images") or {}).get("flash")
+    # An interrupted transaction may have its image in the flash already, and still is on its way from the one before.
+    before = store.journal(name).last("saved")
+    current = before["flash"] if before else (store.record(name).get("images") or {}).get("flash")
     for set_id in reversed(ids):
         candidate = store.load_set(name, set_id)
         if candidate["images"] and candidate["images"]["flash"] != current:

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,8 @@ def age(moment: str) -> int:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` so that a power cut leaves the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # Lines are worked on in parallel, so two threads may keep the same image at the same time.
+    new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.new")
     with open(new, "wb") as stream:
         stream.write(data)
         stream.flush()

@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Named values through a profile, read and written as the simulated boards hold them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from _core.device import DeviceError
+from _core.errors import CoreError
+from _core.gateway import InventoryError
+from _core.line import SerialBus
+from _core.operations import identify, read_registers, restore_settings, write_registers
+from _core.plan import Span
+from _core.snapshot import restore
+from support.cuts import BOARD, QUICK, SETTINGS, Lane
+from support.profiles import profile
+
+
+def test_points_and_raw_registers_are_read(lane: Lane) -> None:
+    result = read_registers(
+        lane.gateway(), ["sonicator1_amplitude", "start_inhibit_mask", "uptime"], [Span(0x0121, 1)]
+    )[0]
+    assert result["points"]["sonicator1_amplitude"] == 61
+    assert result["points"]["start_inhibit_mask"] == ["sonicator3"]
+    assert result["units"] == {"sonicator1_amplitude": "%", "uptime": "s"}
+    assert result["registers"] == {"0x0121": 72}
+    assert lane.touched() == (0, 0, 0)
+
+
+def test_without_names_everything_readable_is_read_in_few_requests(lane: Lane) -> None:
+    result = read_registers(lane.gateway(), [], [])[0]
+    assert set(result["points"]) == {point.name for point in profile().points.values() if point.readable}
+    assert lane.control("state")["requests"] <= 5
+
+
+def test_only_what_differs_is_written_and_the_second_run_writes_nothing(lane: Lane) -> None:
+    wanted = {"sonicator1_amplitude": 61, "sonicator2_amplitude": 30}
+    result = write_registers(lane.gateway(), wanted, (), False)[0]
+    assert result["written"] == ["sonicator2_amplitude"]
+    assert (result["before"]["sonicator2_amplitude"], result["after"]["sonicator2_amplitude"]) == (72, 30)
+    assert lane.touched() == (1, 0, 0)
+    lane.virtual.control("line", "counters_reset")
+    result = write_registers(lane.gateway(), wanted, (), False)[0]
+    assert (result["changed"], result["msg"]) == (False, "as desired")
+    assert lane.touched() == (0, 0, 0)
+
+
+def test_settings_of_the_inventory_are_overridden_by_the_task(lane: Lane) -> None:
+    gateway = lane.gateway(settings={"sonicator1_amplitude": 40, "sonicator2_amplitude": 41})
+    assert write_registers(gateway, {"sonicator2_amplitude": 42}, (), False)[0]["changed"]
+    with lane.device() as device:
+        assert device.read(["sonicator1_amplitude", "sonicator2_amplitude"]) == {
+            "sonicator1_amplitude": 40,
+            "sonicator2_amplitude": 42,
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("no_such_point", 1, "no_such_point"),
+        ("uptime", 1, "uptime is read-only"),
+        ("sonicator1_amplitude", 101, "101 is not admitted, expected 20 to 100"),
+        ("global_enable", 1, "of class command; name it in allow"),
+        ("emergency_stop", 1, "of class emergency; name it in allow"),
+    ],
+)
+def test_nothing_is_sent_where_one_value_is_refused(lane: Lane, name: str, value: int, reason: str) -> None:
+    with pytest.raises(InventoryError, match=rf"controller {BOARD}: .*{reason}.*Nothing was sent"):
+        write_registers(lane.gateway(), {"sonicator2_amplitude": 30, name: value}, (), False)
+    assert lane.virtual.state()["requests"] == 0
+
+
+def test_a_command_that_is_named_is_sent(lane: Lane) -> None:
+    result = write_registers(lane.gateway(), {"global_enable": 1}, ["global_enable"], False)[0]
+    assert result["written"] == ["global_enable"]
+    assert write_registers(lane.gateway(), {"emergency_stop": 1}, ["emergency_stop"], False)[0]["changed"]
+    assert "emergency_stop" in identify(lane.gateway(), False, QUICK, False)[0]["health"][-1]
+
+
+def test_what_the_firmware_refuses_is_told(lane: Lane) -> None:
+    result = write_registers(lane.gateway(), {"sonicator1_start_stop": 1}, ["sonicator1_start_stop"], False)[0]
+    assert result["failed"]
+    assert "refused sonicator1_start_stop = 1 (MODBUS exception 4)" in result["msg"]
+
+
+def test_settings_are_put_back_in_the_profiles_order(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[int] = []
+    send = SerialBus.write
+
+    def listen(self: SerialBus, unit: int, address: int, *rest: Any, **more: Any) -> None:
+        order.append(address)
+        send(self, unit, address, *rest, **more)
+
+    with lane.device() as device:
+        device.write("global_enable", 1)
+        for name, value in (("sonicator1_amplitude", 21), ("sonicator4_amplitude", 24), ("start_inhibit_mask", [])):
+            device.write(name, value)
+        monkeypatch.setattr(SerialBus, "write", listen)
+        backwards = dict(reversed(SETTINGS.items()))
+        written = restore(device, backwards)
+        assert device.settings() == SETTINGS
+    assert written == ["sonicator1_amplitude", "sonicator4_amplitude", "global_enable", "start_inhibit_mask"]
+    assert order == [0x0101, 0x0161, 0x0010, 0x0013]
+
+
+def test_a_setting_that_belongs_to_no_snapshot_is_not_put_back(lane: Lane) -> None:
+    with lane.device() as device, pytest.raises(CoreError, match="emergency_stop belongs to no snapshot"):
+        restore(device, {"sonicator1_amplitude": 30, "emergency_stop": 1})
+    assert lane.touched() == (0, 0, 0)
+
+
+def test_noise_on_the_line_costs_time_not_truth(lane: Lane) -> None:
+    lane.virtual.control("line", "noise_tx", 300)
+    with lane.device() as device:
+        for _round in range(20):
+            try:
+                assert device.read(["sonicator1_amplitude", "sonicator4_amplitude"]) == {
+                    "sonicator1_amplitude": 61,
+                    "sonicator4_amplitude": 94,
+                }
+            except CoreError as error:
+                assert str(lane.virtual.line) in str(error)
+
+
+def test_a_setting_whose_answer_is_lost_is_written_all_the_same(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request or its answer gets lost: reading back tells which, and only then it is sent again."""
+    send = SerialBus.write
+    lost = iter([True, False])
+
+    def lose(self: SerialBus, *request: Any) -> None:
+        if next(lost, False):
+            lane.control("silent", "on")
+            try:
+                send(self, *request)
+            finally:
+                lane.control("silent", "off")
+        else:
+            send(self, *request)
+
+    monkeypatch.setattr(SerialBus, "write", lose)
+    with lane.device() as device:
+        device.write("sonicator1_amplitude", 35)
+        assert device.read(["sonicator1_amplitude"]) == {"sonicator1_amplitude": 35}
+    assert lane.control("state")["write_requests"] == 1
+
+
+def test_settings_that_keep_changing_make_no_set(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lane.device() as device:
+        numbers = iter(range(20, 100))
+        read = device.read
+
+        def busy(names: list[str]) -> dict[str, object]:
+            device.write("sonicator1_amplitude", next(numbers))
+            return dict(read(names))
+
+        monkeypatch.setattr(device, "read", busy)
+        with pytest.raises(DeviceError, match="keep changing while they are read"):
+            device.settings()
+
+
+def test_a_silent_controller_fails_alone(lane: Lane) -> None:
+    lane.control("silent", "on")
+    for result in (
+        read_registers(lane.gateway(), ["uptime"], [])[0],
+        identify(lane.gateway(), False, QUICK, False)[0],
+        write_registers(lane.gateway(), {"sonicator1_amplitude": 30}, (), False)[0],
+    ):
+        assert result["failed"]
+        assert "unit 5" in result["msg"]
+
+
+def test_restoring_needs_a_set(lane: Lane) -> None:
+    with pytest.raises(InventoryError, match=r"no set is kept .*take one with snapshot.yml first"):
+        restore_settings(lane.gateway(), "latest", False)
+    assert lane.virtual.state()["requests"] == 0
