@@ -12,7 +12,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   controllers:
-    description: The controllers of this gateway that are to be worked on, all in one call.
+    description: The controllers of this gateway, all in one call.
     type: list
     elements: dict
     required: true
@@ -49,6 +49,13 @@ options:
       firmware_version:
         description: The firmware version that this controller should run, where it differs from the others'.
         type: str
+  only:
+    description:
+      - Names of those controllers to work on; all of them without it, none with an empty list.
+      - The others are still talked to where they share a line with one that is flashed, lest their firmware takes the
+        silence for a lost master and stops production. List all controllers of a line for that reason.
+    type: list
+    elements: str
   profiles:
     description:
       - Resolved profiles by name. The action plugin of each module fills this in on the control node.

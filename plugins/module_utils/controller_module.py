@@ -38,6 +38,7 @@ RELEASE: dict[str, dict[str, Any]] = {
 
 _COMMON: dict[str, Any] = {
     "controllers": {"type": "list", "elements": "dict", "required": True, "options": CONTROLLER},
+    "only": {"type": "list", "elements": "str"},
     "profiles": {"type": "dict", "default": {}},
     "state_directory": {"type": "path", "default": "/var/lib/multi_sonicator"},
     "lock_directory": {"type": "path", "default": "/run/lock"},
@@ -68,7 +69,9 @@ class ControllerModule(AnsibleModule):
         """Do ``work`` on the gateway and end; any failed controller fails the module, in one line a controller."""
         try:
             controllers = parse_controllers(self.params["controllers"], self.params["profiles"])
-            gateway = Gateway(controllers, Store(self.params["state_directory"]), self.params["lock_directory"])
+            gateway = Gateway(
+                controllers, Store(self.params["state_directory"]), self.params["lock_directory"], self.params["only"]
+            )
             results = work(gateway)
         except CoreError as error:
             self.fail_json(msg=str(error))

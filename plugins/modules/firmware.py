@@ -56,7 +56,7 @@ options:
   set:
     description:
       - Instead of a version, a kept set whose flash, EEPROM and settings are to come back.
-      - Its id, or V(previous) for the newest set with another firmware than the present.
+      - Its id, or V(previous) for the one that the last deployment of a version kept.
     type: str
   soak:
     description: How long health must hold after the start, in seconds. The profile's when not given.

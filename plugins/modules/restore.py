@@ -21,7 +21,7 @@ extends_documentation_fragment:
   - multi_sonicator.ops._controllers
 options:
   set:
-    description: Id of the set, or V(latest), or V(previous) for the newest one with another firmware than the present.
+    description: Id of the set, or V(latest), or V(previous) for the one that the last deployment kept.
     type: str
     default: latest
 seealso:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from _core.device import DeviceError
-from _core.errors import CoreError
+from _core.errors import CoreError, NoAnswer
 from _core.gateway import InventoryError
 from _core.line import SerialBus
 from _core.operations import identify, read_registers, restore_settings, write_registers
@@ -125,26 +125,58 @@ def test_noise_on_the_line_costs_time_not_truth(lane: Lane) -> None:
                 assert str(lane.virtual.line) in str(error)
 
 
-def test_a_setting_whose_answer_is_lost_is_written_all_the_same(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request or its answer gets lost: reading back tells which, and only then it is sent again."""
+@pytest.fixture
+def first_write_lost(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request to write something never reaches the board."""
     send = SerialBus.write
-    lost = iter([True, False])
+    lost = iter([True])
 
     def lose(self: SerialBus, *request: Any) -> None:
         if next(lost, False):
-            lane.control("silent", "on")
-            try:
-                send(self, *request)
-            finally:
-                lane.control("silent", "off")
-        else:
+            raise NoAnswer("lost")
+        send(self, *request)
+
+    monkeypatch.setattr(SerialBus, "write", lose)
+
+
+@pytest.mark.usefixtures("first_write_lost")
+@pytest.mark.parametrize(("name", "value"), [("sonicator1_amplitude", 35), ("global_enable", 1)])
+def test_a_state_that_is_lost_on_its_way_is_sent_again(lane: Lane, name: str, value: int) -> None:
+    with lane.device() as device:
+        device.write(name, value)
+        assert device.read([name]) == {name: value}
+    assert lane.control("state")["write_requests"] == 1
+
+
+@pytest.mark.usefixtures("first_write_lost")
+def test_a_command_that_is_lost_on_its_way_is_not_sent_again(lane: Lane) -> None:
+    with (
+        lane.device() as device,
+        pytest.raises(DeviceError, match="emergency_stop reads 0 after 1 was sent, which was"),
+    ):
+        device.write("emergency_stop", 1)
+    assert lane.control("state")["write_requests"] == 0
+
+
+def test_a_lost_answer_is_no_lost_write(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    send = SerialBus.write
+
+    def lose(self: SerialBus, *request: Any) -> None:
+        lane.control("silent", "on")
+        try:
             send(self, *request)
+        finally:
+            lane.control("silent", "off")
 
     monkeypatch.setattr(SerialBus, "write", lose)
     with lane.device() as device:
         device.write("sonicator1_amplitude", 35)
-        assert device.read(["sonicator1_amplitude"]) == {"sonicator1_amplitude": 35}
-    assert lane.control("state")["write_requests"] == 1
+        device.write("emergency_stop", 1)
+        assert device.read(["sonicator1_amplitude", "emergency_stop"]) == {
+            "sonicator1_amplitude": 35,
+            "emergency_stop": 1,
+        }
+    assert lane.control("state")["write_requests"] == 2
 
 
 def test_settings_that_keep_changing_make_no_set(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:

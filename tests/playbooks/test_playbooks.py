@@ -182,9 +182,6 @@ def test_production_goes_on(pair: VirtualSite) -> None:
     assert pair.flash("press").rstrip(b"\xff") == flash_of("1.1.0")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nobody talks to controllers that a run leaves out: the module does not know them"
-)
 def test_neighbours_are_talked_to_in_a_limited_run(pair: VirtualSite) -> None:
     """Nobody but the run itself talks to the neighbour while the named controller is flashed."""
     mixer, _press = pair.controllers["gateway"]

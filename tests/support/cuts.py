@@ -36,6 +36,7 @@ from _core.device import Device
 from _core.gateway import Gateway, Result
 from _core.operations import change_firmware
 from _core.store import Journal, Store
+from _core.targets import from_sets
 from support import site
 from support.profiles import profile
 from support.virtual import Board, VirtualLine
@@ -144,7 +145,10 @@ class Lane:
         path.write_text(json.dumps(job))
 
     def run(self, version: str, cut: Cut | None = None) -> Result | None:
-        """A run in a process of its own, cut off where that is wanted: its result, None where that was lost with it."""
+        """A run in a process of its own, cut off where that is wanted: its result, None where that was lost with it.
+
+        ``version`` is that of a release, or ``previous`` for going back.
+        """
         (self.directory / "result.json").unlink(missing_ok=True)
         (self.directory / "saves").unlink(missing_ok=True)
         job = self.directory / "job.json"
@@ -419,7 +423,10 @@ def serve() -> None:
 def run(job: Mapping[str, Any]) -> None:
     _wrap_saves(job)
     gateway = site.gateway(Path(job["state"]), job["controllers"])
-    result = site.deploy(gateway, job["version"], QUICK)[BOARD]
+    if job["version"] == "previous":
+        result = change_firmware(gateway, from_sets(gateway, "previous"), QUICK, 1, False)[0]
+    else:
+        result = site.deploy(gateway, job["version"], QUICK)[BOARD]
     Path(job["result"]).write_text(json.dumps(result))
 
 

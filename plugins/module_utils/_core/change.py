@@ -43,9 +43,9 @@ class Refused(CoreError):
 class Target:
     """What a controller should run.
 
-    ``version`` is None where nobody knows it. ``eeprom`` and ``settings`` come from a set; None keeps what is there.
-    ``label`` names the target for people: ``1.1.0``, ``set 2026...``. Without ``flash`` the chip is only read, which
-    resets the controller as much as writing does and therefore takes the same way.
+    ``version`` is None where nobody knows it. ``eeprom`` and ``settings`` come from the ``set`` of that id; None keeps
+    what is there. ``label`` names the target for people: ``1.1.0``, ``set 2026...``. Without ``flash`` the chip is only
+    read, which resets the controller as much as writing does and therefore takes the same way.
     """
 
     label: str
@@ -53,6 +53,7 @@ class Target:
     version: str | None = None
     eeprom: bytes | None = None
     settings: Mapping[str, Any] | None = None
+    set: str | None = None
 
     @property
     def digest(self) -> str | None:
@@ -202,7 +203,12 @@ class Transaction:
             "begin",
             transaction=f"{now().replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:6]}",
             controller=self.device.name,
-            target={"label": self.target.label, "version": self.target.version, "digest": self.target.digest},
+            target={
+                "label": self.target.label,
+                "version": self.target.version,
+                "digest": self.target.digest,
+                "set": self.target.set,
+            },
             before=before,
             settings=settings,
             healthy=settings is not None and not self.device.violations(self.device.profile.health),

@@ -90,13 +90,14 @@ class Device:
     def write(self, name: str, value: object) -> None:
         """Write one point and read it back; DeviceError where it does not hold what was written.
 
-        Only a setting is sent a second time when its answer gets lost: twice the same value is the same setting, but
-        twice a command is two commands.
+        Only what is a state, a setting or part of a snapshot, is sent a second time when its answer gets lost: twice
+        the same value is the same state, but twice a command is two commands.
         """
         point = self.profile.point(name)
         if not point.writable:
             raise ProfileError(f"{name} is read-only")
         words = point.encode(value)
+        answered = True
         try:
             self._send(point, words)
         except ExceptionAnswer as error:
@@ -104,10 +105,14 @@ class Device:
         except (NoAnswer, BadFrame):
             if not point.readable:
                 raise
-            if point.safety == "setting" and self._registers([point.span])[point.span] != words:
+            is_state = point.safety == "setting" or point.restore_order is not None
+            answered = is_state
+            if is_state and self._registers([point.span])[point.span] != words:
                 self._send(point, words)
         if point.readable:
             found = self._registers([point.span])[point.span]
+            if found != words and not answered:
+                raise DeviceError(f"{name} reads {point.decode(found)} after {value} was sent, which was not answered")
             if found != words:
                 raise DeviceError(
                     f"{name} reads {point.decode(found)} after {value} was written and acknowledged; "

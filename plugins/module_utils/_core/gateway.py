@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -129,10 +129,24 @@ def _real(port: str) -> str:
 
 
 class Gateway:
-    """The controllers of one gateway and what it keeps about them."""
+    """The controllers of one gateway and what it keeps about them.
 
-    def __init__(self, controllers: Sequence[Controller], store: Store, lock_directory: str = "/run/lock") -> None:
-        self.controllers = controllers
+    ``only`` are the names of those to work on, all without it. The others share lines with them and are talked to.
+    """
+
+    def __init__(
+        self,
+        controllers: Sequence[Controller],
+        store: Store,
+        lock_directory: str = "/run/lock",
+        only: Collection[str] | None = None,
+    ) -> None:
+        unknown = set(only or ()) - {controller.name for controller in controllers}
+        if unknown:
+            known = ", ".join(controller.name for controller in controllers) or "none"
+            raise InventoryError(f"no controller {', '.join(sorted(unknown))} (there are {known}); nothing was sent")
+        self.known = controllers
+        self.controllers = [one for one in controllers if only is None or one.name in only]
         self.store = store
         self.lock_directory = lock_directory
 
@@ -157,21 +171,31 @@ class Gateway:
         lines: dict[str, list[Controller]] = {}
         for controller in self.controllers:
             lines.setdefault(_real(controller.line), []).append(controller)
+        # Last, so that the first one tells how the line is opened.
+        present = {path: [*members, *self._neighbours(path)] for path, members in lines.items()}
         results: dict[str, Result] = {}
         if lines:
             with ThreadPoolExecutor(len(lines)) as pool:
-                for part in pool.map(lambda members: self._line(members, work, keep_alive), lines.values()):
+                for part in pool.map(lambda path: self._line(lines[path], present[path], work, keep_alive), lines):
                     results.update(part)
         return [results[controller.name] for controller in self.controllers]
 
+    def _neighbours(self, path: str) -> list[Controller]:
+        """Controllers of a line that are not worked on."""
+        return [one for one in self.known if one not in self.controllers and _real(one.line) == path]
+
     def _line(
-        self, members: Sequence[Controller], work: Callable[[Controller, Device], Result], keep_alive: bool
+        self,
+        members: Sequence[Controller],
+        present: Sequence[Controller],
+        work: Callable[[Controller, Device], Result],
+        keep_alive: bool,
     ) -> dict[str, Result]:
         try:
-            bus = _open(members)
+            bus = _open(present)
         except CoreError as error:
             return {controller.name: failure(controller, error) for controller in members}
-        devices = {one.name: Device(one.name, one.unit, one.profile, bus) for one in members}
+        devices = {one.name: Device(one.name, one.unit, one.profile, bus) for one in present}
         results = {}
         try:
             with _Keeper(devices.values()) if keep_alive else _NoKeeper() as keeper:

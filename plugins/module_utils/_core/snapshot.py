@@ -99,7 +99,8 @@ def from_line(device: Device, store: Store) -> Set:
 def find(store: Store, name: str, wanted: str) -> Set:
     """The set ``wanted`` of a controller: an id, ``latest``, or ``previous``.
 
-    ``previous`` is the newest set whose flash image is another one than the chip holds by the gateway's record.
+    ``previous`` is the one that the last deployment of a release kept before it wrote. Going back to it does not make
+    it another: a second rollback finds the controller where it should be.
     """
     ids = store.set_ids(name)
     if not ids:
@@ -110,14 +111,15 @@ def find(store: Store, name: str, wanted: str) -> Set:
         return store.load_set(name, ids[-1])
     if wanted != "previous":
         return store.load_set(name, wanted)
-    # An interrupted transaction may have its image in the flash already, and still is on its way from the one before.
-    before = store.journal(name).last("saved")
-    current = before["flash"] if before else (store.record(name).get("images") or {}).get("flash")
-    for set_id in reversed(ids):
-        candidate = store.load_set(name, set_id)
-        if candidate["images"] and candidate["images"]["flash"] != current:
-            return candidate
-    raise StoreError(f"controller {name}: no set holds another firmware than the present one; name a set or a version")
+    under_way = store.journal(name).steps
+    for steps in [under_way, *store.ended(name)] if under_way else store.ended(name):
+        saved = next((step["set"] for step in steps if step["step"] == "saved"), None)
+        is_deployment = steps[0]["target"]["digest"] and not steps[0]["target"]["set"]
+        if is_deployment and (steps is under_way or steps[-1].get("outcome") == "deployed"):
+            if saved is None:
+                break
+            return store.load_set(name, saved)
+    raise StoreError(f"controller {name}: no deployment kept a set to go back to; name a set, or deploy a version")
 
 
 def restore(device: Device, settings: Mapping[str, Any], hold: Mapping[str, Any] | None = None) -> list[str]:

@@ -173,11 +173,16 @@ class Store:
 
     def last_transaction(self, name: str) -> dict[str, Any]:
         """Time and outcome of the controller's newest ended transaction; empty where there was none."""
-        ended = sorted((self.controller(name) / "history").glob("*.jsonl"))
-        if not ended:
-            return {}
-        last = _read_journal(ended[-1])[-1]
-        return {"time": last["time"], "outcome": last.get("outcome", "unknown"), "transaction": ended[-1].stem}
+        for steps in self.ended(name):
+            last = steps[-1]
+            outcome = last.get("outcome", "unknown")
+            return {"time": last["time"], "outcome": outcome, "transaction": steps[0]["transaction"]}
+        return {}
+
+    def ended(self, name: str) -> Iterator[list[dict[str, Any]]]:
+        """The steps of each ended transaction of the controller, newest first."""
+        for path in sorted((self.controller(name) / "history").glob("*.jsonl"), reverse=True):
+            yield _read_journal(path)
 
     def set_ids(self, name: str) -> list[str]:
         """Ids of the controller's sets, oldest first."""

@@ -48,6 +48,7 @@ def from_sets(gateway: Gateway, wanted: str) -> dict[str, Target]:
             version=chosen["version"],
             eeprom=gateway.store.get(images["eeprom"]),
             settings=chosen["settings"],
+            set=chosen["id"],
         )
 
     return gateway.prepare(target)
