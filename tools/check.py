@@ -111,8 +111,7 @@ def sanity(version: str | None = None) -> Check:
 
 def on_a_gateway(*arguments: str) -> Check:
     """Tests with a Debian 12 gateway's libraries, where Ansible can't be imported."""
-    # Four at a time on two cores: transactions wait for boards most of the time.
-    return tests("core on a gateway", str(GATEWAY / "python"), "-m", "not timing", "-n", "4", *arguments)
+    return tests("core on a gateway", str(GATEWAY / "python"), "-m", "not timing", "-n", "2", *arguments)
 
 
 def smoke(version: str) -> Check:
@@ -136,7 +135,7 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
         coverage = ("--cov", "--cov-report=term-missing", "--cov-fail-under=90")
         core = on_a_gateway(*TRANSACTION_TESTS, *UNIT_TESTS, "--dist=loadgroup", *coverage)
         without_core = ("tests", *(f"--ignore={path}" for path in TRANSACTION_TESTS))
-        others = tests("tests", python, *without_core, "-m", "not timing", "-n", "3", "--dist=loadgroup")
+        others = tests("tests", python, *without_core, "-m", "not timing", "-n", "2", "--dist=loadgroup")
         timing = tests("timing", python, "tests", "-m", "timing", needs_tests=False)
         static = [*quick_checks(), sanity(), *map(sanity, cores)]
         molecule = Check("molecule", tool("molecule", "test"), background=False)

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from _core import image, operations
 from _core.change import Target
+from _core.gateway import Gateway, parse_controllers
 from _core.operations import change_firmware, identify, restore_settings, take_snapshots, write_registers
 from _core.store import Store
 from _core.targets import from_sets
 from support import site
 from support.cuts import BOARD, QUICK, SETTINGS, UNIT, Cut, Lane
+from support.profiles import mapping
 from support.virtual import Board, VirtualLine, firmware
 
 OLD, NEW, BROKEN = map(site.target, ("1.0.0", "1.1.0", "1.2.0"))
@@ -333,8 +335,12 @@ def test_a_firmware_without_version_proves_its_boot_by_silence(tmp_path: Path) -
 def test_a_release_with_another_map_is_rolled_back(tmp_path: Path) -> None:
     """Its registers mean something else, and where the profile looks it answers by exceptions: nothing can be asked."""
     (tmp_path / "line").mkdir()
+    data = mapping(OBSERVED)
+    # There the documented map has nothing.
+    data["identity"]["fingerprint"].append({"point": "sonicator4_amplitude", "min": 0, "max": 100})
     with observed_line(tmp_path) as virtual:
-        gateway = site.gateway(tmp_path / "gateway", site.entries(virtual, profile=OBSERVED), OBSERVED)
+        controllers = parse_controllers(site.entries(virtual, profile=OBSERVED), {OBSERVED: data})
+        gateway = Gateway(controllers, Store(tmp_path / "state"), str(tmp_path))
         result = change_firmware(gateway, {BOARD: NEW}, QUICK, 1, False)[0]
         assert outcome(result) == ("rolled_back", True, True), result["msg"]
         assert image.content(virtual.memory(BOARD, "flash.bin").read_bytes()) == site.flash_of("observed")
@@ -417,4 +423,35 @@ def test_refusals_before_the_first_byte(lane: Lane) -> None:
         with pytest.raises(operations.CoreError, match="no programmer in the inventory"):
             read(without, True, QUICK, False)
     assert lane.virtual.state()["requests"] == 0
+    assert lane.touched() == UNTOUCHED
+
+
+# Interrupted, and then something is different
+
+
+def interrupt(lane: Lane, step: str) -> None:
+    """A run that is killed right after this step is in its journal."""
+    lane.run("1.1.0")
+    number = 1 + lane.saves().index(f"append {step}")
+    lane.prepare("1.0.0")
+    lane.run("1.1.0", Cut(f"save {number} after", "kill"))
+    lane.control("clear")
+    lane.virtual.control("line", "counters_reset")
+
+
+def test_what_is_verified_in_the_flash_is_finished_without_the_programmer(lane: Lane) -> None:
+    interrupt(lane, "written")
+    lane.control("unplug")
+    result = lane.deploy(NEW)
+    assert outcome(result) == ("deployed", True, False), result["msg"]
+    lane.require_whole(NEW)
+
+
+def test_another_firmware_was_put_on_the_board_between_two_runs(lane: Lane) -> None:
+    """What the first run found out about the register map holds no longer when the second one goes on."""
+    interrupt(lane, "drain")
+    overwrite(lane, site.flash_of("observed"))
+    result = lane.deploy(NEW)
+    assert result["failed"]
+    assert "is not what profile multi_sonicator_io describes" in result["msg"]
     assert lane.touched() == UNTOUCHED

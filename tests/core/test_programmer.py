@@ -155,6 +155,27 @@ def test_a_wrong_chip_is_not_written(lane: Lane, target: Target) -> None:
     recover(lane, "deployed")
 
 
+def test_a_board_that_takes_its_time_to_boot_is_waited_for(lane: Lane) -> None:
+    """A call for the wrong chip has left it alone; to enter programming mode again would only fail again."""
+    lane.control("signature", "1E", "95", "0F")
+    lane.control("hold_at", "leave", 1)
+    result: list[dict[str, Any]] = []
+    run = threading.Thread(target=lambda: result.append(lane.deploy(NEW)))
+    run.start()
+    until = time.monotonic() + 30
+    while not lane.control("state")["programmer"]["holding"]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    lane.control("silent", "on")
+    lane.control("release")
+    time.sleep(0.4)
+    lane.control("silent", "off")
+    run.join(60)
+    assert "the firmware was not touched" in result[0]["msg"]
+    assert lane.control("state")["programmer"]["opened"] == 1
+    lane.require_whole(OLD)
+
+
 def test_a_verify_mismatch_is_rolled_back(lane: Lane) -> None:
     # In the part of the image that the release of before, which has to come back through the same fault, does not use.
     wanted = Target("1.1.0 with a table", (NEW.flash or b"").ljust(6000, b"\xff") + b"table", version="1.1.0")
