@@ -140,7 +140,7 @@ def first_write_lost(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("first_write_lost")
-@pytest.mark.parametrize(("name", "value"), [("sonicator1_amplitude", 35), ("global_enable", 1)])
+@pytest.mark.parametrize(("name", "value"), [("sonicator1_amplitude", 35), ("global_enable", 1), ("emergency_stop", 1)])
 def test_a_state_that_is_lost_on_its_way_is_sent_again(lane: Lane, name: str, value: int) -> None:
     with lane.device() as device:
         device.write(name, value)
@@ -152,9 +152,9 @@ def test_a_state_that_is_lost_on_its_way_is_sent_again(lane: Lane, name: str, va
 def test_a_command_that_is_lost_on_its_way_is_not_sent_again(lane: Lane) -> None:
     with (
         lane.device() as device,
-        pytest.raises(DeviceError, match="emergency_stop reads 0 after 1 was sent, which was"),
+        pytest.raises(DeviceError, match="sonicator1_start_stop reads 0 after 1 was sent, which was"),
     ):
-        device.write("emergency_stop", 1)
+        device.write("sonicator1_start_stop", 1)
     assert lane.control("state")["write_requests"] == 0
 
 

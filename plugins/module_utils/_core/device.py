@@ -90,8 +90,8 @@ class Device:
     def write(self, name: str, value: object) -> None:
         """Write one point and read it back; DeviceError where it does not hold what was written.
 
-        Only what is a state, a setting or part of a snapshot, is sent a second time when its answer gets lost: twice
-        the same value is the same state, but twice a command is two commands.
+        What is a state is sent a second time when it gets lost, an emergency stop above all: twice the same value is
+        the same state, but twice a command is two commands.
         """
         point = self.profile.point(name)
         if not point.writable:
@@ -105,7 +105,7 @@ class Device:
         except (NoAnswer, BadFrame):
             if not point.readable:
                 raise
-            is_state = point.safety == "setting" or point.restore_order is not None
+            is_state = point.safety != "command" or point.restore_order is not None
             answered = is_state
             if is_state and self._registers([point.span])[point.span] != words:
                 self._send(point, words)
