@@ -384,7 +384,7 @@ class Transaction:
 
     def _require_drained_or_drainable(self) -> None:
         """Refused where the drain policy would not let the transaction begin. Looks only."""
-        if not self.device.answers():
+        if self.device.is_silent():
             return
         drain = self.device.profile.drain
         forbidden = self.device.violations(drain.permitted)
@@ -401,7 +401,7 @@ class Transaction:
         """Keep new starts out and wait until nothing runs."""
         if not self.journal.last("drain"):
             self.journal.append("drain", policy=self.policy.drain)
-        if not self.device.answers():
+        if self.device.is_silent():
             if self.journal.last("read") or self.policy.flash_silent:
                 return
             raise Refused("has stopped answering; nothing was changed")
