@@ -217,10 +217,11 @@ class SerialBus:
         deadline = time.monotonic() + self._response_timeout + characters * self._character
         answer = b""
         while not request.complete(answer):
-            remaining = deadline - time.monotonic()
-            if remaining > 0 and self._poll.poll(remaining * 1000):
+            # Also at the deadline: on a busy gateway it may be us who come late, and the answer is there.
+            remaining = max(0.0, deadline - time.monotonic())
+            if self._poll.poll(remaining * 1000):
                 answer += self._receive()
-            elif remaining <= 0:
+            elif not remaining:
                 if answer:
                     return answer
                 raise no_answer(self.line, request, self._response_timeout)
