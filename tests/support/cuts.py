@@ -106,7 +106,7 @@ class Lane:
 
     @contextlib.contextmanager
     def device(self) -> Iterator[Device]:
-        bus = line.open_bus(str(self.virtual.line))
+        bus = line.open_bus(str(self.virtual.line), response_timeout=0.3)
         try:
             yield Device(BOARD, UNIT, profile(), bus)
         finally:

@@ -138,15 +138,18 @@ def test_processes_have_names() -> None:
     assert lock.process(2**22 + 1) is None
 
 
-def test_a_process_without_a_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Kernel threads and zombies: the name in brackets, as ps writes it."""
+@pytest.mark.parametrize(("state", "found"), [("S", "PID 2 ([kthreadd])"), ("Z", "None")])
+def test_a_process_without_a_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, found: str
+) -> None:
+    """Kernel threads have their name in brackets, as ps writes it; a zombie has ended and holds nothing."""
     (tmp_path / "cmdline").touch()
-    (tmp_path / "comm").write_text("kthreadd\n")
+    (tmp_path / "stat").write_text(f"2 (kthreadd) {state} 0 0\n")
     real = open
     monkeypatch.setattr(
         "builtins.open", lambda path, *rest, **more: real(str(path).replace("/proc/2/", f"{tmp_path}/"), *rest, **more)
     )
-    assert str(lock.process(2)) == "PID 2 ([kthreadd])"
+    assert str(lock.process(2)) == found
 
 
 def test_openers_are_the_others_that_use_the_port(

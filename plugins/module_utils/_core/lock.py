@@ -36,8 +36,11 @@ def process(pid: int) -> Process | None:
         with open(f"/proc/{pid}/cmdline", "rb") as stream:
             arguments = stream.read()
         if not arguments:
-            with open(f"/proc/{pid}/comm", "rb") as stream:
-                arguments = b"[" + stream.read().strip() + b"]"
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                name, _bracket, rest = stream.read().partition(b"(")[2].rpartition(b")")
+            if rest.split()[0] == b"Z":
+                return None  # it has ended and holds nothing, its parent has just not taken note
+            arguments = b"[" + name + b"]"
     except OSError:
         return None
     return Process(pid, arguments.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace"))
