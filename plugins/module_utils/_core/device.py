@@ -17,8 +17,9 @@ from .profile import Condition, Point, Profile, Value
 # Reads are tried again, since a disturbed byte is no statement about the device. Three in a row are.
 READ_ATTEMPTS = 3
 _POLL = 0.1
-# Between attempts, so that another thread that waits for the line gets its turn.
-_COURTESY = 0.01
+# Between attempts on a silent controller, each of which takes the line for long: the others of the line have to hear
+# from us meanwhile, all of them.
+_COURTESY = 0.05
 T = TypeVar("T")
 
 

@@ -22,7 +22,7 @@ from .profile import Profile
 from .store import Store
 
 # A firmware stops its units after its longest silence, 1 s by the documentation; half of it leaves room for a retry.
-KEEP_ALIVE = 0.25
+KEEP_ALIVE = 0.2
 _KEEP_ALIVE_SILENT = 2.0
 _MISSES = 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
