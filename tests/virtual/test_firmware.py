@@ -62,17 +62,25 @@ def test_start_and_stop(master: Master) -> None:
 @pytest.mark.timing
 def test_silence_stops_after_one_second_and_no_sooner(line: VirtualLine, master: Master) -> None:
     """Only requests to the unit itself count; the state is read at the line of the neighbour's clock, not its own."""
-    for limit, stopped in ((0.9, False), (1.3, True)):
+
+    def stopped_after(silence: float) -> tuple[bool, float]:
         line.control("a", "reset")
         time.sleep(0.02)
+        began = time.monotonic()
         master.write(SONICATORS[0], 1)
         quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + limit - 0.02:
+        while time.monotonic() < quiet_since + silence - 0.02:
             master.read(0, 1, 3)
             time.sleep(0.1)
-        time.sleep(max(0.0, quiet_since + limit - time.monotonic()))
-        assert master.read(ACTIVE_MASK) == [0 if stopped else 1]
-        assert master.read(SILENCE_STOPS) == [int(stopped)]
+        time.sleep(max(0.0, quiet_since + silence - time.monotonic()))
+        running = master.read(ACTIVE_MASK) == [1]
+        passed = time.monotonic() - began
+        assert master.read(SILENCE_STOPS) == [int(not running)]
+        return not running, passed
+
+    # On a busy machine the question may come too late to tell anything.
+    assert any(not stopped and passed < 1 for stopped, passed in (stopped_after(0.9) for _turn in range(5)))
+    assert stopped_after(1.3)[0]
     assert master.read(0) == [8], "communication fault, latched"
     master.talk(0.3)
     assert master.read(0) == [8]
@@ -228,9 +236,13 @@ def test_observed_firmware(tmp_path: Path) -> None:
     """What the published firmware does, with the one fatal fault out of the way."""
     boards = [Board("a", 2, firmware("observed")), Board("b", 3)]
     with VirtualLine(tmp_path, boards) as line, Master(line.line) as master:
-        began = time.monotonic()
-        assert master.read(0, 8) == [1, 0, 0, 1, 0, 0, 0, 0]
-        assert 0.011 < time.monotonic() - began < 0.02
+        took = []
+        for _turn in range(10):
+            began = time.monotonic()
+            assert master.read(0, 8) == [1, 0, 0, 1, 0, 0, 0, 0]
+            took.append(time.monotonic() - began)
+        # A busy machine can only make a read longer.
+        assert 0.011 < min(took) < 0.02
         with pytest.raises(Refused, match="exception 1"):
             master.write_block(0x10, [1])
         master.write(0x120, 1)

@@ -44,12 +44,15 @@ def test_boards_of_one_line_answer_in_turn(line: VirtualLine, master: Master) ->
 @pytest.mark.timing
 def test_the_wire_takes_its_time(master: Master) -> None:
     """A request of 8 and an answer of 105 bytes at 115200 baud, and the gap between them."""
-    began = time.monotonic()
-    for _turn in range(10):
+    took = []
+    for _turn in range(20):
+        began = time.monotonic()
         master.read(0x0100, 50)
-    took = (time.monotonic() - began) / 10
+        took.append(time.monotonic() - began)
     wire = (8 + 105) * 10 / 115200 + 2 * GAP
-    assert wire * 0.95 < took < wire * 1.5
+    # A busy machine can only make a read longer.
+    assert wire * 0.95 < sum(took) / len(took)
+    assert min(took) < wire * 1.5
 
 
 def test_requests_are_counted(line: VirtualLine, master: Master) -> None:
@@ -78,22 +81,27 @@ def test_requests_are_counted(line: VirtualLine, master: Master) -> None:
 
 @pytest.mark.timing
 def test_longest_gap_between_requests(line: VirtualLine, master: Master) -> None:
+    began = time.monotonic()
     master.read(0)
     time.sleep(0.3)
     master.read(0)
+    passed = (time.monotonic() - began) * 1000
     master.read(0)
-    assert 300 <= line.state("a")["longest_gap_ms"] < 400
+    assert 300 <= line.state("a")["longest_gap_ms"] <= passed + 1
 
 
 @pytest.mark.timing
 def test_a_request_that_follows_too_soon_is_counted(line: VirtualLine, master: Master) -> None:
     request = bytes([2, 3, 0, 0, 0, 1])
     master.read(0)
-    master.send(request + crc(request))
-    master.receive(0.1)
-    master.send(request + crc(request))
-    master.receive(0.1)
-    assert line.state()["gap_violations"] == 1
+    assert line.state()["gap_violations"] == 0
+    # On a busy machine a request may come later than it was meant to.
+    for _turn in range(20):
+        master.send(request + crc(request))
+        master.receive(0.1)
+        if violations := line.state()["gap_violations"]:
+            break
+    assert violations == 1
 
 
 def test_silent_board(line: VirtualLine, master: Master) -> None:

@@ -263,16 +263,17 @@ def test_paced_programmer_does_not_hold_up_the_line(tmp_path: Path) -> None:
     boards = [Board("a", 2), Board("b", 3)]
     paced = VirtualLine(tmp_path, boards, programmer_baudrate=19200, programmer_delays=True)
     with paced as line, Master(line.line, 3) as master:
-        slowest = 0.0
+        took = []
         began = time.monotonic()
         with running(line.programmer("a"), "-U", f"flash:w:{part}:r") as process:
             while process.poll() is None:
                 asked = time.monotonic()
                 master.read(0)
-                slowest = max(slowest, time.monotonic() - asked)
+                took.append(time.monotonic() - asked)
                 time.sleep(0.002)
             assert process.returncode == 0
         assert line.state("a")["programmer"]["pages"] == 4
         # 4 pages written and read at 10 bits a byte
         assert time.monotonic() - began > 2 * 4 * PAGE * 10 / 19200 + 4 * 0.03
-        assert slowest < 0.05
+        # Held up by pages it would be one request a page written or read, eight in all; a busy machine delays some.
+        assert sum(one > 0.05 for one in took) < 4
