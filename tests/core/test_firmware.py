@@ -25,6 +25,7 @@ from support.virtual import Board, VirtualLine, firmware
 
 OLD, NEW, BROKEN = map(site.target, ("1.0.0", "1.1.0", "1.2.0"))
 UNTOUCHED = (0, 0, 0)
+IMPATIENT = dataclasses.replace(QUICK, other_run_deadline=0.2)
 
 
 def outcome(result: dict[str, Any]) -> tuple[str, bool, bool]:
@@ -263,11 +264,10 @@ def test_a_line_that_vanishes_in_the_middle_leaves_it_to_the_next_run(lane: Lane
     lane.require_whole(NEW)
 
 
-def test_another_run_at_work_is_named(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_run_at_work_is_named(lane: Lane) -> None:
     store = Store(lane.state / "state")
-    monkeypatch.setattr(Store.exclusive.__wrapped__, "__defaults__", (0.2,))  # type: ignore[attr-defined]
     with store.exclusive(BOARD):
-        result = lane.deploy(NEW)
+        result = lane.deploy(NEW, IMPATIENT)
     assert result["failed"]
     assert "another run works on it" in result["msg"]
     assert lane.touched() == UNTOUCHED
@@ -373,13 +373,10 @@ def test_after_too_many_failures_none_is_begun(
     assert flashed(three) == done
 
 
-def test_a_controller_that_another_run_holds_counts_as_failed(
-    three: VirtualLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_controller_that_another_run_holds_counts_as_failed(three: VirtualLine, tmp_path: Path) -> None:
     gateway = site.gateway(tmp_path, site.entries(three))
-    monkeypatch.setattr(Store.exclusive.__wrapped__, "__defaults__", (0.2,))  # type: ignore[attr-defined]
     with gateway.store.exclusive("a"):
-        results = change_firmware(gateway, dict.fromkeys("abc", NEW), QUICK, 1, False)
+        results = change_firmware(gateway, dict.fromkeys("abc", NEW), IMPATIENT, 1, False)
     assert results[0]["failed"]
     assert [result["outcome"] for result in results[1:]] == ["skipped"] * 2
     assert flashed(three) == []

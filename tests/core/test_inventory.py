@@ -105,7 +105,7 @@ def release(version: str = "1.1.0", **more: Any) -> dict[str, Any]:
 
 def test_a_controllers_own_version_goes_first(tmp_path: Path) -> None:
     gateway = site.gateway(tmp_path, [entry("a"), entry("b", unit=3, firmware_version="2.0.0")])
-    targets = from_releases(gateway, [release(), release("2.0.0")], "1.1.0")
+    targets = from_releases(gateway, [release(), release("2.0.0")], "1.1.0", allow_unsigned=True)
     assert [targets[name].version for name in "ab"] == ["1.1.0", "2.0.0"]
     assert targets["a"].flash == site.flash_of("1.1.0")
 
@@ -127,7 +127,7 @@ def test_a_release_that_does_not_fit(
 ) -> None:
     gateway = site.gateway(tmp_path, [entry("a")])
     with pytest.raises(InventoryError, match=rf"controller a: .*{reason}.*Nothing was sent"):
-        from_releases(gateway, offered, wanted)
+        from_releases(gateway, offered, wanted, allow_unsigned=True)
 
 
 def test_a_profile_without_part_cannot_be_flashed(tmp_path: Path) -> None:
@@ -137,4 +137,4 @@ def test_a_profile_without_part_cannot_be_flashed(tmp_path: Path) -> None:
     gateway = site.gateway(tmp_path, [])
     gateway.controllers = controllers
     with pytest.raises(InventoryError, match="describes no part, so nothing can be flashed"):
-        from_releases(gateway, [release()], "1.1.0")
+        from_releases(gateway, [release()], "1.1.0", allow_unsigned=True)

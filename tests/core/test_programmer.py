@@ -199,6 +199,16 @@ def test_fuses_that_the_policy_does_not_accept(tmp_path: Path) -> None:
         lane.close()
 
 
+def test_fuses_that_the_release_does_not_run_with(lane: Lane) -> None:
+    """Accepted by the profile, but not what its manifest asks for."""
+    result = lane.deploy(dataclasses.replace(NEW, fuses={"hfuse": 0xD1}))
+    assert result["outcome"] == "failed"
+    assert "fuse hfuse is 0xD9, 1.1.0 needs 0xD1" in result["msg"]
+    assert lane.control("state")["programmer"]["erases"] == 0
+    lane.require_whole(OLD)
+    assert lane.deploy(dataclasses.replace(NEW, fuses={"hfuse": 0xD9}))["outcome"] == "deployed"
+
+
 @pytest.mark.parametrize(("hfuse", "writes"), [(0xD9, True), (0xD1, False)], ids=["erased", "EESAVE"])
 def test_the_eeprom_outlives_the_flash(tmp_path: Path, hfuse: int, writes: bool) -> None:
     """Where the erase takes it along it comes back in the same session, before the chip leaves reset."""

@@ -29,6 +29,7 @@ from .device import Device, DeviceError, Identity
 from .errors import CoreError, ExceptionAnswer
 from .profile import Part, Value
 from .programmer import Programmer
+from .progress import Progress
 from .store import Journal, Store, now
 
 _POLL = 0.25
@@ -45,7 +46,8 @@ class Target:
 
     ``version`` is None where nobody knows it. ``eeprom`` and ``settings`` come from the ``set`` of that id; None keeps
     what is there. ``label`` names the target for people: ``1.1.0``, ``set 2026...``. Without ``flash`` the chip is only
-    read, which resets the controller as much as writing does and therefore takes the same way.
+    read, which resets the controller as much as writing does and therefore takes the same way. ``fuses`` are those that
+    the chip has to have beyond the profile's policy.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Target:
     eeprom: bytes | None = None
     settings: Mapping[str, Any] | None = None
     set: str | None = None
+    fuses: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> str | None:
@@ -66,6 +69,7 @@ class Policy:
 
     ``drain``: what to do when units run: ``refuse``, ``wait`` until they stop by themselves, or ``stop`` them.
     ``flash_silent``: go on with a controller that does not answer at all, whose state can then not be kept.
+    ``other_run_deadline``: how long to wait for another run on the same controller, such as one whose caller died.
     """
 
     drain: str = "refuse"
@@ -75,6 +79,7 @@ class Policy:
     programmer_deadline: float | None = None
     rollback: bool = True
     flash_silent: bool = False
+    other_run_deadline: float = 300.0
 
 
 @dataclass
@@ -100,7 +105,14 @@ class Transaction:
     """Brings one controller to ``target`` under ``policy``. ``run`` is called once."""
 
     def __init__(
-        self, device: Device, part: Part, programmer: Programmer, store: Store, target: Target, policy: Policy
+        self,
+        device: Device,
+        part: Part,
+        programmer: Programmer,
+        store: Store,
+        target: Target,
+        policy: Policy,
+        progress: Progress | None = None,
     ) -> None:
         self.device = device
         self.part = part
@@ -108,10 +120,11 @@ class Transaction:
         self.store = store
         self.target = target
         self.policy = policy
+        self.progress = progress or Progress()
         self.journal: Journal = store.journal(device.name)
         self._seen_silent = False
         self._programmed_at = time.monotonic()
-        programmer.tick = self._watch_silence
+        programmer.tick = self._watch
 
     # The way through
 
@@ -119,13 +132,16 @@ class Transaction:
         """Do it, or with ``check`` say what would be done, over the line alone."""
         if check:
             return self._preview()
-        with self.store.exclusive(self.device.name):
+        with self.store.exclusive(self.device.name, self.policy.other_run_deadline, self._tell_other_run):
             self.journal = self.store.journal(self.device.name)
             if self.journal.steps:
                 ended = self._resume()
                 if ended:
                     return ended
             return self._forward()
+
+    def _tell_other_run(self, who: str) -> None:
+        self.progress.tell(self.device.name, f"waiting for another run ({who})")
 
     def _preview(self) -> Outcome:
         if self.journal.steps:
@@ -199,7 +215,7 @@ class Transaction:
             )
         self.programmer.check()
         self._require_drained_or_drainable()
-        self.journal.append(
+        self._step(
             "begin",
             transaction=f"{now().replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:6]}",
             controller=self.device.name,
@@ -232,7 +248,7 @@ class Transaction:
                     eeprom = self.store.get(saved["eeprom"])
                 self._write(flash, eeprom, saved, self.target.version)
             else:
-                self.journal.append("written", digest=saved["flash"])
+                self._step("written", digest=saved["flash"])
         wanted = begun["settings"] if self.target.settings is None else dict(self.target.settings)
         after, restored = self._prove(self.target.version, wanted, fresh=not written)
         was, told = begun["before"]["version"] or "unknown", after["version"] or self.target.label
@@ -288,7 +304,7 @@ class Transaction:
         begun = self.journal.steps[0]
         saved = self.journal.last("saved") or {}
         if not self.journal.last("back"):
-            self.journal.append("back", reason=reason)
+            self._step("back", reason=reason)
         error: CoreError | None = None
         label = begun["target"]["label"]
         for _attempt in range(_WAY_BACK_ATTEMPTS):
@@ -317,7 +333,7 @@ class Transaction:
             except CoreError as problem:
                 error = problem
                 if self._written_back():
-                    self.journal.append("back", reason=reason)
+                    self._step("back", reason=reason)
         return self._pending(f"{reason}; and the way back failed {_WAY_BACK_ATTEMPTS} times: {error}", begun)
 
     def _written_back(self) -> bool:
@@ -338,11 +354,17 @@ class Transaction:
 
     def _end(self, outcome: Outcome) -> Outcome:
         outcome.transaction = self.journal.steps[0]["transaction"]
-        self.journal.append("end", outcome=outcome.outcome, message=outcome.message, after=outcome.after)
+        self._step("end", outcome=outcome.outcome, message=outcome.message, after=outcome.after)
         self.journal.close()
         return outcome
 
     # Steps
+
+    def _step(self, step: str, **data: Any) -> None:
+        """Write a step down before it is done."""
+        self.journal.append(step, **data)
+        if step != "end":  # told with its outcome, by whoever called
+            self.progress.tell(self.device.name, step)
 
     def _look(self) -> tuple[dict[str, Any], dict[str, Value] | None]:
         """Version, digest and settings as they are; no settings of a controller that may be flashed though silent."""
@@ -400,7 +422,7 @@ class Transaction:
     def _drain(self, going_back: bool = False) -> None:
         """Keep new starts out and wait until nothing runs."""
         if not self.journal.last("drain"):
-            self.journal.append("drain", policy=self.policy.drain)
+            self._step("drain", policy=self.policy.drain)
         if self.device.is_silent():
             if self.journal.last("read") or self.policy.flash_silent:
                 return
@@ -436,18 +458,24 @@ class Transaction:
 
     def _save(self, begun: Mapping[str, Any]) -> dict[str, Any]:
         """Read the chip and keep the one set of this transaction."""
-        self.journal.append("read")
+        self._step("read")
         self._programmed_at = time.monotonic()
         readback = self.programmer.read()
         violations = self.part.fuse_violations(readback.fuses)
         if violations:
             raise DeviceError(f"fuses violate the profile's policy: {'; '.join(violations)}")
+        for name, value in self.target.fuses.items():
+            if readback.fuses[name] != value:
+                raise DeviceError(
+                    f"fuse {name} is 0x{readback.fuses[name]:02X}, {self.target.label} needs 0x{value:02X}; set it by "
+                    "hand or choose another release"
+                )
         images = snapshot.images_of(self.store, readback)
         self._record(begun["before"]["version"], images, "read back")
         kept, _new = snapshot.keep(
             self.store, snapshot.compose(self.device, begun["before"]["version"], begun["settings"] or {}, images)
         )
-        self.journal.append("saved", set=kept["id"], **images)
+        self._step("saved", set=kept["id"], **images)
         if begun["settings"] is not None and self.device.wait_for_answer(self._boot_deadline):
             self._require_new_boot(self.device.identity())
             # The board has booted with its defaults, starts allowed: close that door again before the writing call.
@@ -457,7 +485,7 @@ class Transaction:
     def _write(self, flash: bytes, eeprom: bytes | None, saved: Mapping[str, Any], version: str | None) -> None:
         digest = image.digest(flash)
         self.store.put(flash)
-        self.journal.append("write", digest=digest)
+        self._step("write", digest=digest)
         # From here on nobody knows what the flash holds, also where this transaction ends without putting it back.
         self.store.save_record(self.device.name, {"version": None, "writing": digest})
         self._programmed_at = time.monotonic()
@@ -466,7 +494,7 @@ class Transaction:
         images = {key: saved[key] for key in ("fuses", "signature")}
         kept = self.store.put(eeprom) if eeprom is not None else saved["eeprom"]
         self._record(version, {"flash": digest, "eeprom": kept, **images, "read": now()}, "written and verified")
-        self.journal.append("written", digest=digest)
+        self._step("written", digest=digest)
 
     def _record(self, version: str | None, images: Mapping[str, Any], proof: str) -> None:
         record = {"version": version, "proof": proof, "programmer": self.programmer.port, "images": dict(images)}
@@ -484,7 +512,7 @@ class Transaction:
 
         Returns its firmware and the names of the settings restored.
         """
-        self.journal.append("boot")
+        self._step("boot")
         self._require_boot(version, fresh)
         self.device.require_fingerprint()
         if settings is None:
@@ -494,12 +522,12 @@ class Transaction:
         if resumed:
             raise DeviceError(f"not at rest after its start, though nothing may resume by itself: {'; '.join(resumed)}")
         if healthy:
-            self.journal.append("health")
+            self._step("health")
             self._require_health(self.policy.soak if soak is None else soak)
-        self.journal.append("restore")
+        self._step("restore")
         hold = self.device.profile.drain.inhibit
         restored = snapshot.restore(self.device, settings, hold)
-        self.journal.append("compare")
+        self._step("compare")
         kept = {name: value for name, value in settings.items() if name not in hold}
         differing = self.device.differences(kept)
         if differing:
@@ -544,8 +572,10 @@ class Transaction:
                 "went on answering while it was programmed; check that programmer and line lead to the same board"
             )
 
-    def _watch_silence(self) -> None:
-        """A board in programming mode is silent; where its firmware has no clock, that proves the boot after it."""
+    def _watch(self, activity: str, percent: int) -> None:
+        """While avrdude runs. A board in programming mode is silent: without a clock, that proves the boot after it."""
+        if activity:
+            self.progress.tell_percent(self.device.name, activity, percent)
         if not self._seen_silent:
             with contextlib.suppress(CoreError):  # a line that vanishes must not end avrdude in the middle of a page
                 self._seen_silent = self.device.is_silent()
@@ -570,7 +600,7 @@ class Transaction:
 
     def _release(self, settings: Mapping[str, Any] | None) -> None:
         """Allow starts again as they were allowed before."""
-        self.journal.append("release")
+        self._step("release")
         for name in self.device.profile.drain.inhibit:
             if settings and name in settings and self.device.differences({name: settings[name]}):
                 self.device.write(name, settings[name])

@@ -19,6 +19,7 @@ from .device import Device
 from .errors import CoreError
 from .line import Bus, open_bus
 from .profile import Profile
+from .progress import Progress
 from .store import Store
 
 # A firmware stops its units after its longest silence, 1 s by the documentation; half of it leaves room for a retry.
@@ -46,6 +47,7 @@ class Controller:
     programmer: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     firmware_version: str | None = None
+    hardware_revision: str | None = None
 
     @property
     def place(self) -> Result:
@@ -79,6 +81,7 @@ def parse_controllers(
                 programmer=entry.get("programmer"),
                 settings=entry.get("settings") or {},
                 firmware_version=entry.get("firmware_version"),
+                hardware_revision=entry.get("hardware_revision"),
             )
         )
     problems += _contradictions(controllers)
@@ -131,7 +134,8 @@ def _real(port: str) -> str:
 class Gateway:
     """The controllers of one gateway and what it keeps about them.
 
-    ``only`` are the names of those to work on, all without it. The others share lines with them and are talked to.
+    ``only`` are the names of those to work on, in that order; all without it. The others share lines with them and are
+    talked to.
     """
 
     def __init__(
@@ -140,15 +144,19 @@ class Gateway:
         store: Store,
         lock_directory: str = "/run/lock",
         only: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         unknown = set(only or ()) - {controller.name for controller in controllers}
         if unknown:
             known = ", ".join(controller.name for controller in controllers) or "none"
             raise InventoryError(f"no controller {', '.join(sorted(unknown))} (there are {known}); nothing was sent")
         self.known = controllers
-        self.controllers = [one for one in controllers if only is None or one.name in only]
+        place = {name: number for number, name in enumerate(only or ())}
+        self.controllers = [one for one in controllers if only is None or one.name in place]
+        self.controllers.sort(key=lambda one: place.get(one.name, 0))
         self.store = store
         self.lock_directory = lock_directory
+        self.progress = progress or Progress()
 
     def prepare(self, work: Callable[[Controller], T]) -> dict[str, T]:
         """``work`` on every controller's description, by name; InventoryError lists all that it refuses."""
@@ -194,7 +202,7 @@ class Gateway:
         try:
             bus = _open(present)
         except CoreError as error:
-            return {controller.name: failure(controller, error) for controller in members}
+            return {controller.name: self._failure(controller, error) for controller in members}
         devices = {one.name: Device(one.name, one.unit, one.profile, bus) for one in present}
         results = {}
         try:
@@ -204,15 +212,14 @@ class Gateway:
                     try:
                         results[controller.name] = {**controller.place, **work(controller, devices[controller.name])}
                     except CoreError as error:
-                        results[controller.name] = failure(controller, error)
+                        results[controller.name] = self._failure(controller, error)
         finally:
             bus.close()
         return results
 
-
-def failure(controller: Controller, error: CoreError) -> Result:
-    """A controller's failed result."""
-    return {**controller.place, "failed": True, "changed": False, "msg": str(error)}
+    def _failure(self, controller: Controller, error: CoreError) -> Result:
+        self.progress.tell(controller.name, "failed", failed=True, message=str(error))
+        return {**controller.place, "failed": True, "changed": False, "msg": str(error)}
 
 
 def _open(members: Sequence[Controller]) -> Bus:

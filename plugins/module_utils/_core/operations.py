@@ -170,7 +170,10 @@ def _fuses(part: Part, fuses: Mapping[str, int]) -> Result:
 def change_firmware(
     gateway: Gateway, targets: Mapping[str, Target], policy: Policy, max_failures: int, check: bool
 ) -> list[Result]:
-    """Bring each controller to its target of ``targets``; after ``max_failures`` failures none is begun any more."""
+    """Bring each controller to its target of ``targets``.
+
+    None is begun any more after ``max_failures`` failures, or when who watches the gateway's progress says stop.
+    """
     failures = 0
 
     def admit(controller: Controller) -> None:
@@ -186,13 +189,15 @@ def change_firmware(
         nonlocal failures
         if failures >= max_failures:
             return _result(outcome="skipped", msg=f"not begun after {failures} failed on this gateway", skipped=True)
+        if gateway.progress.stop_wanted():
+            return _result(outcome="skipped", msg="not begun, since the rollout was stopped", skipped=True)
         try:
             result = _transact(gateway, controller, device, targets[controller.name], policy, check)
         except CoreError:
             failures += 1
             raise
         failures += result["failed"]
-        return result
+        return {**result, "image": targets[controller.name].digest}
 
     gateway.prepare(admit)
     return gateway.each(work, keep_alive=not check)
@@ -219,9 +224,10 @@ def _transact(
     )
     started = time.monotonic()
     try:
-        outcome = Transaction(device, part, programmer, gateway.store, target, policy).run(check)
+        outcome = Transaction(device, part, programmer, gateway.store, target, policy, gateway.progress).run(check)
     except change.Refused as refusal:
         outcome = change.Outcome("refused", str(refusal), failed=True)
+    gateway.progress.tell(controller.name, outcome.outcome, failed=outcome.failed, message=outcome.message)
     return _result(
         outcome=outcome.outcome,
         msg=outcome.message,

@@ -41,6 +41,7 @@ _SKETCH_FOR_OLD_AVRDUDE = f"""programmer parent "stk500v1"
 ;
 """
 _SIGNATURE = re.compile(rb"[Dd]evice signature = 0x([0-9a-fA-F]{6})")
+_ACTIVITY = re.compile(rb"\b([Rr]ead|[Ww]rit|[Vv]erify)ing(?: \d+ bytes(?: to)?)? (flash|eeprom)\b([^|]*\|[ #]*)?")
 
 
 class ProgrammerError(CoreError):
@@ -66,7 +67,7 @@ class Programmer:
 
     ``scratch`` is a directory for the files of one call, emptied before each. ``deadline`` (seconds) bounds one whole
     call; without it three times the wire's time of the largest transfer plus 30 s. ``tick`` is called about four times
-    a second while avrdude runs.
+    a second while avrdude runs, with what it does ("writing flash", or nothing yet) and how far it is, in percent.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Programmer:
         scratch: Path,
         lock_directory: str = "/run/lock",
         deadline: float | None = None,
-        tick: Callable[[], None] | None = None,
+        tick: Callable[[str, int], None] | None = None,
     ) -> None:
         self.port = port
         self.part = part
@@ -209,7 +210,7 @@ class Programmer:
                 connected = connected or b"initialized" in output
                 heard = time.monotonic()
             if self.tick and time.monotonic() - ticked >= _TICK:  # progress comes more often than that
-                self.tick()
+                self.tick(*_activity(output))
                 ticked = time.monotonic()
             now = time.monotonic()
             if not connected and now - started > CONNECT_DEADLINE:
@@ -250,6 +251,14 @@ def _environment() -> dict[str, str]:
 def _signature(output: bytes) -> str:
     match = _SIGNATURE.search(output)
     return match.group(1).decode().upper() if match else ""
+
+
+def _activity(output: bytes | bytearray) -> tuple[str, int]:
+    found = [*_ACTIVITY.finditer(output)]
+    if not found:
+        return "", 0
+    verb, memory, marks = found[-1].groups(b"")
+    return f"{verb.decode().lower()}ing {memory.decode()}", 2 * marks.count(b"#")
 
 
 def _tail(output: bytes) -> str:

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import lock
 from .errors import CoreError, MissingPackage, PortBusy
 
 
@@ -213,24 +213,29 @@ class Store:
         return data
 
     @contextlib.contextmanager
-    def exclusive(self, name: str, timeout: float = 10.0) -> Iterator[None]:
-        """Hold the controller, so that two runs never work on it at once; PortBusy names the other one."""
+    def exclusive(
+        self, name: str, timeout: float = 10.0, tell: Callable[[str], None] = lambda _who: None
+    ) -> Iterator[None]:
+        """Hold the controller, so that two runs never work on it at once; PortBusy names the other one.
+
+        Where one has to be waited for, ``tell`` is called once with who it is.
+        """
         directory = self.controller(name)
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / "lock", "a+", encoding="ascii") as stream:
             deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        stream.seek(0)
-                        raise PortBusy(
-                            f"controller {name}: another run works on it (pid {stream.read().strip() or 'unknown'}); "
-                            "wait for it or end it, then run again"
-                        ) from None
-                    time.sleep(0.05)
+            told = False
+            while not lock.try_lock(stream.fileno()):
+                stream.seek(0)
+                who = f"pid {stream.read().strip() or 'unknown'}"
+                if time.monotonic() > deadline:
+                    raise PortBusy(
+                        f"controller {name}: another run works on it ({who}); wait for it or end it, then run again"
+                    )
+                if not told:
+                    tell(who)
+                    told = True
+                time.sleep(0.05)
             stream.truncate(0)
             stream.write(str(os.getpid()))
             stream.flush()
