@@ -19,11 +19,18 @@ site_down() {
 }
 
 mkdir -p "$cache/log"
+rm -rf .virtual/repository .virtual/keys .virtual/cache .virtual/*/trust .virtual/rollouts .virtual/audit.jsonl*
 play virtual_site -e virtual_site_state=absent >"$cache/log/demo_site_before.log"
 trap site_down EXIT
 
 headline 'The virtual site: two gateways, four simulated boards, real AVR code in them'
 play virtual_site
+
+headline 'Releases 1.0.0, 1.1.0 and 1.2.0, signed into a repository; the gateways get their root of trust'
+for release in 1.0.0 1.1.0 1.2.0; do
+  play release -e "version=$release" -e "image=$top/tests/firmware/firmware-$release.hex"
+done
+play trust
 
 headline 'What is there'
 play status
@@ -34,18 +41,21 @@ play configure --diff
 headline 'What deploying would do, with no write on any wire: the inventory wants 1.1.0, the boards have 1.0.0'
 play deploy --check --diff
 
-headline 'Deploy 1.1.0 over 1.0.0'
+headline 'Deploy 1.1.0 over 1.0.0: a canary first, then what each cell can spare'
 play deploy
 
 headline 'The same again changes nothing'
 play deploy
 
-headline 'Deploy 1.2.0, which flashes and verifies but never answers: this play has to fail'
+headline 'Deploy 1.2.0, which flashes and verifies but never answers: the canary has to fail, and the rollout to stop there'
 if play deploy -e firmware_version=1.2.0; then
   die 'The faulty release was taken for good.'
 fi
 
-headline 'Every board is back on 1.1.0, with its settings'
+headline 'The canary is back on 1.1.0 with its settings, the others were not touched'
 play status
 play configure --check --diff
-headline 'Done: the faulty release was flashed, found dead, and rolled back.'
+
+headline 'Who did what: the audit log is whole'
+play audit_verify
+headline 'Done: the faulty release was flashed to one board, found dead there, and rolled back.'

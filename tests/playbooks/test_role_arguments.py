@@ -79,15 +79,23 @@ def test_an_entry_point_takes_what_its_tasks_use() -> None:
     spec = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]
     variables = yaml.safe_load((ROLE / "vars/main.yml").read_text())
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    named = (ROLE / "tasks/named.yml").read_text()
     table = (ROLE / "templates/status.txt.j2").read_text()
     for name in ENTRY_POINTS:
         source = "status" if name == "main" else name
-        text = (ROLE / f"tasks/{source}.yml").read_text() + named + (table if source == "status" else "")
+        text = tasks(f"{source}.yml", set()) + (table if source == "status" else "")
         for _turn in variables:
             text += "".join(str(value) for key, value in variables.items() if key in text and str(value) not in text)
         used = {option for option in defaults if mentions(text, option)}
         assert used | {"controllers"} == set(spec[name]["options"]), name
+
+
+def tasks(file: str, seen: set[str]) -> str:
+    """The text of a file of tasks and of all that it includes."""
+    if file in seen:
+        return ""
+    seen.add(file)
+    text = (ROLE / "tasks" / file).read_text()
+    return text + "".join(tasks(one, seen) for one in re.findall(r"(?:include|import)_tasks: (\w+\.yml)", text))
 
 
 def mentions(text: str, name: str) -> bool:

@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module rollout, all of which runs on the control node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import now
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, rollout_report, rollout_run
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import Plan, describe
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import RolloutState, who
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "operation": {"type": "str", "required": True, "choices": ["plan", "next", "request", "show"]},
+    "directory": {"type": "str", "required": True},
+    "id": {"type": "str", "default": ""},
+    "what": {"type": "str", "default": ""},
+    "gateways": {"type": "list", "elements": "str", "default": []},
+    "only": {"type": "list", "elements": "str", "default": []},
+    "policy": {"type": "dict", "default": {}},
+    "retry": {"type": "bool", "default": False},
+    "previous": {"type": "str", "default": ""},
+    "approved": {"type": "list", "elements": "str", "default": []},
+    "approval_deadline": {"type": "float", "default": 0.0},
+    "request": {"type": "str", "choices": ["pause", "resume", "stop", "abort", "approve"]},
+}
+
+
+class ActionModule(ActionBase):
+    """One operation on a rollout."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do it."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        rules = {"required_if": [("operation", "request", ["request"])]}
+        _unused, options = self.validate_argument_spec(_OPTIONS, **rules)
+        self._log = audit.log_of(task_vars or {}, self._templar.template)
+        operations = {"plan": self._plan, "next": self._next, "request": self._request, "show": self._show}
+        try:
+            result.update(operations[options["operation"]](options, (task_vars or {}).get("hostvars", {})))
+        except CoreError as error:
+            raise AnsibleActionFail(str(error)) from None
+        return result
+
+    def _plan(self, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+        entries, pending, unchanged = [], [], {}
+        for gateway in options["gateways"]:
+            variables = hostvars[gateway]
+            preview = variables.get("_controllers_result") or {}
+            unchanged[gateway] = [
+                {"name": one["name"], "failed": False, "msg": one["msg"]}
+                for one in preview.get("controllers") or ()
+                if one.get("outcome") == "unchanged"
+            ]
+            settled = {one["name"] for one in unchanged[gateway]}
+            for one in variables.get("controllers") or ():
+                labels = {key: one[key] for key in ("name", "cell", "canary") if key in one}
+                entries.append({"gateway": gateway, **labels})
+                chosen = one.get("programmer") and (not options["only"] or one["name"] in options["only"])
+                if chosen and one["name"] not in settled:
+                    pending.append(f"{gateway}/{one['name']}")
+        rollout_id = options["id"] or f"{now().replace('-', '').replace(':', '')}-{options['what'].replace(' ', '-')}"
+        state = RolloutState(options["directory"], rollout_id)
+        answer: dict[str, Any] = {"changed": False, "id": rollout_id, "unchanged": unchanged}
+        if state.exists:
+            kept = Plan.from_mapping(state.plan()["plan"])
+            if not self._task.check_mode:
+                rollout_run.go_on(state, options["what"], options["retry"])
+                self._record(state, "rollout_resume", options["what"])
+            answer["unchanged"] = {
+                gateway: [one for one in settled if f"{gateway}/{one['name']}" not in kept.members]
+                for gateway, settled in unchanged.items()
+            }
+            return {**answer, "plan": describe(kept), "msg": f"rollout {rollout_id} goes on"}
+        if not pending:
+            return {**answer, "plan": "", "msg": "there is nothing to do"}
+        drawn = rollout_run.draw_up(entries, pending, options["policy"])
+        if not self._task.check_mode:
+            rollout_run.begin(state, options["what"], drawn)
+            self._record(state, "rollout_start", f"{options['what']}, plan {drawn.digest}")
+        return {**answer, "plan": describe(drawn), "msg": f"rollout {rollout_id} of {len(drawn.members)} controllers"}
+
+    def _next(self, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+        run = rollout_run.Run(RolloutState(options["directory"], options["id"]), self._display.display)
+        gateways = options["gateways"]
+        if options["previous"] == "work":
+            run.note({gateway: hostvars[gateway].get("_controllers_result") or {} for gateway in gateways})
+        measured = None
+        if options["previous"] == "measure":
+            measured = {gateway: hostvars[gateway].get("_controllers_status") or {} for gateway in gateways}
+        approved = options["approved"]
+        waves = "all" if "all" in approved else [int(wave) for wave in approved]
+        step = run.next(measured, waves, options["approval_deadline"])
+        if step.do == "end":
+            self._record(run.state, "rollout_end", step.reason, "failed" if step.failed else "changed")
+        elif step.do == "approval":
+            self._record(run.state, "rollout_stop", step.reason)
+        answer = {
+            "changed": False,
+            "id": options["id"],
+            "do": step.do,
+            "controllers": {gateway: list(names) for gateway, names in step.controllers.items()},
+            "undo": step.undo,
+            "wave": step.wave,
+            "approval": step.approval,
+            "msg": step.reason,
+            "failed_rollout": step.failed,
+        }
+        if step.do in ("end", "approval"):
+            answer["results"] = run.results()
+            answer["report"] = str(rollout_report.write(run.state, answer["results"]))
+        return answer
+
+    def _request(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
+        state = RolloutState(options["directory"], options["id"])
+        run = rollout_run.Run(state, self._display.display)
+        request = options["request"]
+        wave = run.wait_for_approval() if request == "approve" else None
+        if request == "approve" and wave is None:
+            raise CoreError(f"rollout {state.id}: no wave waits for an approval")
+        if not self._task.check_mode:
+            if wave is not None:
+                run.approve(wave)
+                self._record(state, "approval", f"wave {wave}")
+            else:
+                state.append("request", request=request, who=who())
+                self._record(state, "request", request)
+        told = f"wave {wave} approved" if wave is not None else f"{request} asked for"
+        return {"changed": True, "msg": f"rollout {state.id}: {told} by {who()}"}
+
+    def _record(self, state: RolloutState, what: str, message: str, result: str = "changed") -> None:
+        self._log.append(Event(what=what, result=result, message=message), rollout=state.id)
+
+    def _show(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
+        state = RolloutState(options["directory"], options["id"])
+        run = rollout_run.Run(state, self._display.display)
+        return {
+            "changed": False,
+            "plan": describe(run.plan),
+            "results": run.results(),
+            "events": state.events(),
+            "msg": f"rollout {state.id} of {state.plan()['what']}",
+        }
