@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_watch import (
+    FirmwareActionModule as ActionModule,
+)
 
 __all__ = ["ActionModule"]

@@ -49,6 +49,18 @@ options:
       firmware_version:
         description: The firmware version that this controller should run, where it differs from the others'.
         type: str
+      hardware_revision:
+        description: Revision of its board, for releases that are made for some revisions only.
+        type: str
+      cell:
+        description:
+          - The process cell that it produces in, together with others of any gateway. A rollout leaves as many of them
+            in service as the cell needs.
+        type: str
+      canary:
+        description: Whether it belongs to the first wave of every rollout.
+        type: bool
+        default: false
   only:
     description:
       - Names of those controllers to work on; all of them without it, none with an empty list.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import events
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.change import Policy
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import (
@@ -16,6 +17,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway 
     Result,
     parse_controllers,
 )
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.progress import Progress
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import Store
 
 CONTROLLER: dict[str, dict[str, Any]] = {
@@ -26,6 +28,9 @@ CONTROLLER: dict[str, dict[str, Any]] = {
     "profile": {"type": "str", "default": "multi_sonicator_io"},
     "settings": {"type": "dict", "default": {}},
     "firmware_version": {"type": "str"},
+    "hardware_revision": {"type": "str"},
+    "cell": {"type": "str"},
+    "canary": {"type": "bool", "default": False},
 }
 
 RELEASE: dict[str, dict[str, Any]] = {
@@ -70,7 +75,11 @@ class ControllerModule(AnsibleModule):
         try:
             controllers = parse_controllers(self.params["controllers"], self.params["profiles"])
             gateway = Gateway(
-                controllers, Store(self.params["state_directory"]), self.params["lock_directory"], self.params["only"]
+                controllers,
+                Store(self.params["state_directory"]),
+                self.params["lock_directory"],
+                self.params["only"],
+                Progress(self.params.get("progress_file")),
             )
             results = work(gateway)
         except CoreError as error:
@@ -87,6 +96,8 @@ class ControllerModule(AnsibleModule):
         shown = [result for result in results if "before" in result and "after" in result]
         if shown:
             answer["diff"] = {side: {result["name"]: result[side] for result in shown} for side in ("before", "after")}
+        if not self.check_mode:
+            events.send(events.of_results(str(self._name).rpartition(".")[2], self.params, answer))
         failed = [
             f"{result['name']} ({result['line']} unit {result['unit']}): {result['msg']}"
             for result in results

@@ -25,8 +25,48 @@ extends_documentation_fragment:
   - multi_sonicator.ops._controllers
   - multi_sonicator.ops._controllers.drain
 options:
+  repository:
+    description:
+      - The firmware repository that has the releases, a directory on the control node or an C(https) URL.
+      - The control node verifies what it offers and carries it over; the gateway verifies it again with its own root of
+        trust before any controller is asked.
+    type: str
+  trusted_root:
+    description:
+      - The root of trust of the control node, the C(root.json) that the publisher handed out. Required with
+        O(repository).
+    type: path
+  repository_cache:
+    description:
+      - Directory on the control node that holds what was verified before, so that nothing older is taken again.
+    type: path
+    default: ~/.cache/multi_sonicator
+  offered:
+    description: Files of the repository by their names. The action plugin fills this in on the control node.
+    type: dict
+    default: {}
+  product:
+    description: Product of the repository that the controllers are.
+    type: str
+    default: multi_sonicator_io
+  trust_directory:
+    description:
+      - Where the gateway has its root of trust and its verifier. The role P(multi_sonicator.ops.firmware_trust#role)
+        brings them.
+    type: path
+    default: /etc/multi_sonicator/trust
+  allow_downgrade:
+    description: Take a release whose counter is lower than that of the one that was deployed last.
+    type: bool
+    default: false
+  allow_unsigned:
+    description: Take O(releases), which nobody has signed.
+    type: bool
+    default: false
   releases:
-    description: The releases that controllers may be brought to.
+    description:
+      - Releases that nobody has signed, known by their digests only. Refused unless O(allow_unsigned). Not
+        looked at with O(repository).
     type: list
     elements: dict
     default: []
@@ -73,6 +113,16 @@ options:
     description: After so many failures on this gateway no further controller is begun.
     type: int
     default: 1
+  progress_file:
+    description:
+      - Where on the gateway the run tells what it does. The control node's half of this module sets it, shows what it
+        reads there while the run lasts, and removes the file afterwards.
+    type: path
+  rollout:
+    description:
+      - The rollout that this run belongs to, C(directory) and C(id) as M(multi_sonicator.ops.rollout) has them. The
+        control node's half tells it of failures as they happen, and begins no more controllers when it has to stop.
+    type: dict
 seealso:
   - module: multi_sonicator.ops.firmware_info
   - module: multi_sonicator.ops.snapshot
@@ -83,9 +133,18 @@ EXAMPLES = r"""
   multi_sonicator.ops.firmware:
     controllers: "{{ controllers }}"
     version: 1.1.0
+    repository: https://firmware.example/multi_sonicator
+    trusted_root: files/root.json
+
+- name: Bring one to an image from the workbench
+  multi_sonicator.ops.firmware:
+    controllers: "{{ controllers }}"
+    only: [press_1]
+    version: 1.2.0
+    allow_unsigned: true
     releases:
-      - version: 1.1.0
-        image: files/firmware-1.1.0.hex
+      - version: 1.2.0
+        image: files/firmware-1.2.0.hex
         sha256: 0d8f4c2f6b9d5c1c7b7a2f5b9c3e8d1a4f6e7b8c9d0e1f2a3b4c5d6e7f8091a2
 
 - name: Bring them back to what ran before
@@ -136,6 +195,9 @@ controllers:
     set:
       description: Id of the set that holds the state before.
       type: str
+    image:
+      description: SHA-256 of the flash's content that was to be, without trailing erased bytes.
+      type: str
     transaction:
       description: Id of the transaction.
       type: str
@@ -156,7 +218,12 @@ controllers:
 
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import Gateway, Result
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.operations import change_firmware
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.targets import from_releases, from_sets
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.targets import (
+    from_releases,
+    from_repository,
+    from_sets,
+)
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.trust import Trust
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import (
     DRAIN,
     RELEASE,
@@ -168,6 +235,14 @@ def main() -> None:
     """Run the module."""
     module = ControllerModule(
         {
+            "repository": {"type": "str"},
+            "trusted_root": {"type": "path"},
+            "repository_cache": {"type": "path", "default": "~/.cache/multi_sonicator"},
+            "offered": {"type": "dict", "default": {}},
+            "product": {"type": "str", "default": "multi_sonicator_io"},
+            "trust_directory": {"type": "path", "default": "/etc/multi_sonicator/trust"},
+            "allow_downgrade": {"type": "bool", "default": False},
+            "allow_unsigned": {"type": "bool", "default": False},
             "releases": {"type": "list", "elements": "dict", "default": [], "options": RELEASE},
             "version": {"type": "str"},
             "set": {"type": "str"},
@@ -175,17 +250,31 @@ def main() -> None:
             "rollback": {"type": "bool", "default": True},
             "flash_silent": {"type": "bool", "default": False},
             "max_failures": {"type": "int", "default": 1},
+            "progress_file": {"type": "path"},
+            "rollout": {"type": "dict"},
             **DRAIN,
         },
-        mutually_exclusive=[("version", "set")],
+        mutually_exclusive=[("version", "set"), ("repository", "set")],
+        required_by={"repository": ["trusted_root"]},
     )
     params = module.params
 
     def work(gateway: Gateway) -> list[Result]:
         if params["set"]:
             targets = from_sets(gateway, params["set"])
+        elif params["repository"]:
+            trust = Trust(params["trust_directory"], params["state_directory"])
+            targets = from_repository(
+                gateway,
+                trust,
+                params["offered"],
+                params["product"],
+                params["version"],
+                params["allow_downgrade"],
+                module.check_mode,
+            )
         else:
-            targets = from_releases(gateway, params["releases"], params["version"])
+            targets = from_releases(gateway, params["releases"], params["version"], params["allow_unsigned"])
         return change_firmware(gateway, targets, module.policy(), params["max_failures"], module.check_mode)
 
     module.run(work)

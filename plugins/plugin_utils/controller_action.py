@@ -13,10 +13,15 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import image
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.release import path_of
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import CONTROLLER, RELEASE
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.firmware_source import fetch
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.profiles import load_profile
 
 _DEFAULT_PROFILE = "multi_sonicator_io"
+_DEFAULT_PRODUCT = "multi_sonicator_io"
+_DEFAULT_CACHE = "~/.cache/multi_sonicator"
 
 
 class ActionModule(ActionBase):
@@ -33,13 +38,49 @@ class ActionModule(ActionBase):
             _require_well_formed("controllers", "controller", "name", arguments.get("controllers"), CONTROLLER)
             _require_well_formed("releases", "release", "version", arguments.get("releases"), RELEASE)
             arguments["profiles"] = self._profiles(arguments, task_vars or {})
-            if arguments.get("releases"):
+            if arguments.get("repository"):
+                arguments["offered"] = self._offered(arguments)
+            elif arguments.get("releases"):
                 arguments["releases"] = self._releases(arguments)
+            log = audit.log_of(task_vars or {}, self._templar.template)
+            if not self._task.check_mode and not self._looks_only:
+                log.prepare()  # what cannot be recorded must not be done
         except CoreError as error:
             raise AnsibleActionFail(str(error)) from None  # type: ignore[no-untyped-call]
-        result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+        result.update(self._run_module(dict(arguments), task_vars or {}))
+        if not self._task.check_mode:
+            self._record(log, arguments, result, task_vars or {})
         # The arguments hold whole profiles and images: of no use to a reader, and a burden to callbacks and logs.
         result.pop("invocation", None)
+        return result
+
+    @property
+    def _looks_only(self) -> bool:
+        return str(self._task.action).endswith("_info") and not self._task.args.get("read_chip")
+
+    def _record(
+        self, log: audit.AuditLog, arguments: Mapping[str, Any], result: dict[str, Any], task_vars: Mapping[str, Any]
+    ) -> None:
+        """Tell the audit log what was done."""
+        rollout = arguments.get("rollout") or {}
+        task = audit.Task(
+            module=str(self._task.action).rpartition(".")[2],
+            gateway=str(task_vars.get("inventory_hostname", "")),
+            arguments=arguments,
+            remote_user=str(self._play_context.remote_user or "") or None,
+            approval=rollout.get("approval") or None,
+            rollout=rollout.get("id"),
+            no_log=bool(self._task.no_log),
+        )
+        try:
+            audit.record_results(log, task, result)
+        except CoreError as error:
+            result["failed"] = True
+            result["msg"] = f"done, but not recorded: {error}\n{result.get('msg', '')}".strip()
+
+    def _run_module(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run the module on the gateway and return its result."""
+        result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         return result
 
     def _profiles(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,10 +95,40 @@ class ActionModule(ActionBase):
         given = dict(arguments.get("profiles") or {})
         return {name: given[name] if name in given else load_profile(name, search) for name in sorted(names)}
 
+    def _offered(self, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """The files of the repository that the gateway needs to verify the releases that the task asks for."""
+        if not arguments.get("trusted_root"):
+            raise CoreError(
+                "trusted_root is missing; give the root.json that the publisher of the repository handed out"
+            )
+        location = str(arguments["repository"])
+        product = str(arguments.get("product") or _DEFAULT_PRODUCT)
+        versions = self._wanted_versions(arguments)
+        return fetch(
+            location if "://" in location else self._local(location),
+            Path(self._local(arguments["trusted_root"])),
+            Path(self._local(arguments.get("repository_cache") or _DEFAULT_CACHE)),
+            [path_of(product, version) for version in versions],
+        ).files
+
+    def _local(self, path: object) -> str:
+        """A path on the control node; a relative one is the playbook's."""
+        return str(self._loader.path_dwim(str(path)))
+
+    @staticmethod
+    def _wanted_versions(arguments: Mapping[str, Any]) -> set[str]:
+        """The versions that the task's controllers are to be brought to."""
+        only = arguments.get("only")
+        return {
+            str(version)
+            for entry in arguments.get("controllers") or []
+            if (only is None or entry.get("name") in only)
+            and (version := entry.get("firmware_version") or arguments.get("version"))
+        }
+
     def _releases(self, arguments: Mapping[str, Any]) -> list[Any]:
         """The releases, those that the task asks for with the text of their images."""
-        controllers = arguments.get("controllers") or []
-        wanted = {str(entry.get("firmware_version") or arguments.get("version")) for entry in controllers}
+        wanted = self._wanted_versions(arguments)
         return [
             self._with_content(release) if str(release.get("version")) in wanted else release
             for release in arguments["releases"]

@@ -43,7 +43,8 @@ class Case:
 
 def release(version: str = "1.1.0", **more: Any) -> dict[str, Any]:
     """The firmware module's options for a release, with something wrong in it."""
-    return {"version": version, "releases": [VirtualSite.release(version, **more)], "soak": 0, "max_failures": 3}
+    releases = [VirtualSite.release(version, **more)]
+    return {"version": version, "releases": releases, "allow_unsigned": True, "soak": 0, "max_failures": 3}
 
 
 def record(kind: int, address: int, data: bytes) -> str:
@@ -76,6 +77,7 @@ IMAGE_CASES = [
     Case("no release", "firmware", ("press: there is no release 3.0.0",), {}, {**release(), "version": "3.0.0"}),
     Case("no version", "firmware", ("press: no firmware version is wanted",), {}, {**release(), "version": None}),
     Case("no digest", "firmware", ("release 1.1.0: sha256 is missing",), {}, release(sha256="")),
+    Case("unsigned", "firmware", ("without a signature is refused",), {}, {**release(), "allow_unsigned": False}),
     Case("unknown key", "firmware", ("release 1.1.0: unknown option prt", "mean part?"), {}, release(prt="m32")),
 ]
 PORT_CASES = [

@@ -117,6 +117,8 @@ class Control:
             place.symlink_to(REPOSITORY)
         (self.directory / "ansible.cfg").touch()
         self.record = self.directory / "record.jsonl"
+        # What programs are run by, such as unshare with its arguments.
+        self.prefix: list[str] = []
         # Nothing of the user's settings and nothing of pytest's paths.
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "TERM", "TMPDIR") if key in os.environ}
         self.environment = {
@@ -139,7 +141,7 @@ class Control:
         """A program of the Ansible that the tests run with, in a session of its own."""
         self.record.unlink(missing_ok=True)
         return subprocess.Popen(
-            [str(Path(sys.executable).with_name(program)), *arguments],
+            [*self.prefix, str(Path(sys.executable).with_name(program)), *arguments],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -167,8 +169,8 @@ class Control:
 class VirtualSite:
     """Simulated lines behind gateways with local connection, and an inventory that describes them.
 
-    ``gateways`` has the boards of each line of each gateway. ``controllers`` (by gateway) and ``variables`` are what
-    the inventory of the next run says, free to be changed.
+    ``gateways`` has the boards of each line of each gateway. ``controllers`` and ``hosts`` (other variables, both by
+    gateway) and ``variables`` are what the inventory of the next run says, free to be changed.
     """
 
     def __init__(
@@ -183,6 +185,7 @@ class VirtualSite:
         self.inventory = directory / "inventory"
         self.lines: dict[str, VirtualLine] = {}
         self.controllers: dict[str, list[dict[str, Any]]] = {}
+        self.hosts: dict[str, dict[str, Any]] = {}
         self._line_of: dict[str, VirtualLine] = {}
         for gateway, lines in gateways.items():
             self.controllers[gateway] = []
@@ -198,6 +201,7 @@ class VirtualSite:
             "controllers_state_directory": str(directory / "{{ inventory_hostname }}" / "state"),
             "controllers_lock_directory": str(directory / "{{ inventory_hostname }}"),
             "controllers_releases": [self.release(version) for version in RELEASES],
+            "controllers_allow_unsigned": True,
             **QUICK,
         }
 
@@ -291,7 +295,10 @@ class VirtualSite:
 
     def write_inventory(self) -> None:
         self.inventory.mkdir(exist_ok=True)
-        hosts = {gateway: {"controllers": controllers} for gateway, controllers in self.controllers.items()}
+        hosts = {
+            gateway: {"controllers": controllers, **self.hosts.get(gateway, {})}
+            for gateway, controllers in self.controllers.items()
+        }
         connection = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
         content = {"gateways": {"hosts": hosts, "vars": {**connection, **self.variables}}}
         (self.inventory / "hosts.yml").write_text(yaml.safe_dump(content))

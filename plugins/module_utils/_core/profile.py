@@ -294,6 +294,7 @@ class Profile:
     """A whole profile, groups expanded; ``digest`` identifies its content (sha256, 12 hex digits)."""
 
     name: str
+    profile_version: int
     digest: str
     function_codes: tuple[int, ...]
     readable: tuple[tuple[int, int], ...]
@@ -328,6 +329,7 @@ class Profile:
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return cls(
             name=data["name"],
+            profile_version=data.get("version", 1),
             digest=hashlib.sha256(canonical.encode()).hexdigest()[:12],
             function_codes=tuple(data["function_codes"]),
             readable=tuple((low, high) for low, high in data["readable"]),

@@ -21,6 +21,13 @@ from typing import Any
 import yaml
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import MissingPackage, ProfileError
 
+try:  # here and not where it is needed, so that Ansible's main process imports it once, and not each of its workers
+    import jsonschema
+except ImportError as error:
+    _MISSING: ImportError | None = error
+else:
+    _MISSING = None
+
 OWN_PROFILES = Path(__file__).parent
 SCHEMA = OWN_PROFILES.parent / "profile.schema.json"
 
@@ -142,7 +149,7 @@ def _did_you_mean(near: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML without the integers that only look decimal: 010 would be 8, and 1:30 would be 90."""
 
 
@@ -234,13 +241,11 @@ def _construct(
 
 
 def _check_schema(data: Any, problems: _Problems) -> None:
-    try:
-        import jsonschema
-    except ImportError as error:
+    if _MISSING is not None:
         raise MissingPackage(
-            f"the Python library jsonschema (4.10 or newer) is missing on the control node: {error}; "
+            f"the Python library jsonschema (4.10 or newer) is missing on the control node: {_MISSING}; "
             "install the Debian package python3-jsonschema, or jsonschema with pip"
-        ) from None
+        )
 
     def whole(_checker: Any, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)

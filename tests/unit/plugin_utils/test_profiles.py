@@ -151,7 +151,7 @@ def test_an_unknown_path_tells_where_was_searched(site: Path) -> None:
 
 
 def test_without_jsonschema_its_package_is_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setattr(profiles, "_MISSING", ImportError("No module named 'jsonschema'"))
     with pytest.raises(MissingPackage, match=r"python3-jsonschema.*pip"):
         profiles.load_profile("pump", [site])
 
