@@ -31,6 +31,7 @@ missing_packages() {
   header_found avr-gcc -mmcu=atmega32 <<<'#include <avr/io.h>' || echo avr-libc
   header_found gcc <<<'#include <simavr/sim_avr.h>' || echo libsimavr-dev
   header_found gcc <<<'#include <libelf.h>' || echo libelf-dev
+  [ "$set_name" = run ] || command -v systemd-analyze >/dev/null || echo systemd
   python_here || echo python3-venv
 }
 
@@ -55,6 +56,24 @@ install_debian_packages() {
   [ ${#missing[@]} -eq 0 ] || die "Still missing after apt: ${missing[*]}. Install them by hand, then call this again."
 }
 
+# The collection awx.awx beside ours, out of a package that has a hundred others.
+awx_collection() {
+  local place=$cache/awx stamp
+  stamp=$(sha256sum "$top/requirements/awx.txt")
+  if [ "$(cat "$place/.stamp" 2>/dev/null)" != "$stamp" ]; then
+    rm -rf "$place"
+    quietly "Fetching the collection awx.awx" "$venv/bin/pip" download --disable-pip-version-check --no-deps --only-binary :all: \
+      --dest "$place" -r "$top/requirements/awx.txt"
+    "$venv/bin/python" -c 'import sys, zipfile
+wheel, place = zipfile.ZipFile(sys.argv[1]), sys.argv[2]
+wheel.extractall(place, [name for name in wheel.namelist() if name.startswith("ansible_collections/awx/")])' "$place"/ansible-*.whl "$place"
+    rm "$place"/ansible-*.whl
+    printf '%s\n' "$stamp" >"$place/.stamp"
+  fi
+  ln -sfn "$(realpath --relative-to="$venv/collections/ansible_collections" "$place/ansible_collections/awx")" \
+    "$venv/collections/ansible_collections/awx"
+}
+
 mkdir -p "$cache"
 exec 9>"$cache/setup.lock"
 if ! flock -n 9; then
@@ -73,5 +92,6 @@ else
 fi
 link_collection "$venv/collections"
 if [ "$set_name" = dev ]; then
+  awx_collection
   environment "$cache/gateway" "$python" gateway -r "$top/requirements/gateway.txt"
 fi
