@@ -484,17 +484,18 @@ int main(int argc, char **argv)
             unlink(pidfile);
         return EXIT_CONFIGURATION;
     }
+    /* Before anybody hears that it runs: who is told may end it in the same moment. */
+    signal(SIGTERM, request_stop);
+    signal(SIGINT, request_stop);
+    signal(SIGPIPE, SIG_IGN);
+    if (daemon)
+        signal(SIGHUP, SIG_IGN);
     printf("virtual_line: %s with %d board%s\n", site.wire.port.link, site.board_count, site.board_count == 1 ? "" : "s");
     fflush(stdout);
     if (daemon)
         become_daemon(log);
     if (lock >= 0)
         write_pid(lock);
-    signal(SIGTERM, request_stop);
-    signal(SIGINT, request_stop);
-    signal(SIGPIPE, SIG_IGN);
-    if (daemon)
-        signal(SIGHUP, SIG_IGN);
     take_priority();
     run(&site, listener);
     close_site(&site);
