@@ -432,13 +432,13 @@ static void send_answers(struct programmer *programmer, uint64_t now)
         uint8_t bytes[sizeof programmer->answer];
         unsigned ready = 0;
         uint64_t free = programmer->sender_free;
-        while (ready < programmer->answer_count) {
-            uint64_t start = free > now ? free : now;
-            if (programmer->baudrate && start > now)
-                break;
+        if (free < programmer->busy_until) /* it had nothing to say before */
+            free = programmer->busy_until + wire_time(programmer);
+        /* Byte follows byte on the wire, however late we wake up to hand them over. */
+        while (ready < programmer->answer_count && (!programmer->baudrate || free <= now)) {
             bytes[ready] = noisy(programmer, programmer->answer[(programmer->answer_first + ready) % sizeof programmer->answer]);
             ready++;
-            free = start + wire_time(programmer);
+            free += wire_time(programmer);
         }
         if (!ready)
             return;
