@@ -60,3 +60,19 @@ attributes:
   async:
     support: none
 """
+
+    CONTROL = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: posix
+  async:
+    support: none
+"""

@@ -18,18 +18,11 @@ description:
     is seen by nobody before.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
+  - multi_sonicator.ops._attributes.control
 attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
   idempotent:
     support: partial
     details: O(action=refresh) renews each time.
-  platform:
-    support: full
-  async:
-    support: none
 options:
   directory:
     description: Directory of the repository.

@@ -19,6 +19,7 @@ description:
   - Runs on the control node, once for all gateways.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
+  - multi_sonicator.ops._attributes.control
 attributes:
   check_mode:
     support: partial
@@ -29,11 +30,6 @@ attributes:
   idempotent:
     support: none
     details: Each rehearsal is another one.
-  platform:
-    support: full
-    platforms: posix
-  async:
-    support: none
 options:
   operation:
     description:

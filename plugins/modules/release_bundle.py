@@ -17,17 +17,7 @@ description:
   - Runs on the control node, whatever the host of the play is.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-  idempotent:
-    support: full
-  platform:
-    support: full
-  async:
-    support: none
+  - multi_sonicator.ops._attributes.control
 options:
   path:
     description: Directory of the bundle.

@@ -16,17 +16,11 @@ description:
   - Runs on the control node, whatever the host of the play is.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
+  - multi_sonicator.ops._attributes.control
 attributes:
   check_mode:
-    support: full
     details: Missing wheels are fetched in check mode too.
   diff_mode:
-    support: none
-  idempotent:
-    support: full
-  platform:
-    support: full
-  async:
     support: none
 options:
   path:

@@ -21,9 +21,9 @@ description:
   - Runs on the control node, once for all gateways.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
+  - multi_sonicator.ops._attributes.control
 attributes:
   check_mode:
-    support: full
     details: The plan is made and shown, but not written down.
   diff_mode:
     support: none
@@ -31,11 +31,6 @@ attributes:
   idempotent:
     support: partial
     details: A plan is made once; what comes next depends on what has happened.
-  platform:
-    support: full
-    platforms: posix
-  async:
-    support: none
 options:
   operation:
     description:

@@ -177,6 +177,8 @@ SECRET_KEYS = [
     "API_TOKEN",
     "key",
     "ssh_private_key",
+    "authorized_keys",
+    "keyfile",
     "clientSecret",
     "vault_id",
     "credentials",
@@ -195,6 +197,11 @@ def test_a_canary_under_a_secret_key_is_found_nowhere(data: Any, key: str, nesti
     assert CANARY not in json.dumps(left, allow_nan=False)
     assert redact(left) == left
     json.dumps(left, ensure_ascii=False).encode()
+
+
+def test_a_word_that_only_begins_like_key_is_no_secret() -> None:
+    values = {"keypad_lock": 1, "keyed": 2}
+    assert redact(values) == values
 
 
 @settings(deadline=None)

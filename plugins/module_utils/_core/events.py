@@ -23,7 +23,7 @@ from typing import Any
 from .profile import Profile
 
 REDACTED = "(redacted)"
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|vault|credential|key", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|vault|credential|keys?(?![a-z])|keyfile", re.IGNORECASE)
 _SECRET_TEXT = (
     re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*-----|$)", re.DOTALL),
     re.compile(r"(?<=://)[^\s/@]+(?=@)"),
