@@ -145,10 +145,14 @@ class ActionModule(ActionBase):
     def _show(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
         state = RolloutState(options["directory"], options["id"])
         run = rollout_run.Run(state, self._display.display)
-        return {
+        answer = {
             "changed": False,
             "plan": describe(run.plan),
             "results": run.results(),
             "events": state.events(),
             "msg": f"rollout {state.id} of {state.plan()['what']}",
         }
+        if not self._task.check_mode:
+            # The run that drove it may have been killed before it wrote one.
+            answer["report"] = str(rollout_report.write(state, answer["results"]))
+        return answer

@@ -156,7 +156,7 @@ results:
   type: dict
 report:
   description: Path of the report on the control node, a file for a browser. It is replaced by that of a later run.
-  returned: with O(operation=next) at an end
+  returned: with O(operation=next) at an end, and with O(operation=show) outside of check mode
   type: str
   sample: /home/jo/.local/state/multi_sonicator/rollouts/20261125T021500Z-1.1.0/report.html
 events:

@@ -65,12 +65,13 @@ def transactions(site: VirtualSite, name: str) -> int:
     return len(list(site.state(gateway, "controllers", name, "history").glob("*.jsonl")))
 
 
-def ask(site: VirtualSite, request: str) -> None:
-    """An operator's word from another terminal."""
+def ask(site: VirtualSite, request: str = "") -> None:
+    """An operator's word from another terminal, or just a look."""
     directory = site.control.directory
     record = site.control.environment.pop("RECORD")
     try:
-        words = [f"{COLLECTION}.rollout", "-e", "rollout_id=test", "-e", f"rollout_request={request}"]
+        words = [f"{COLLECTION}.rollout", "-e", "rollout_id=test"]
+        words += ["-e", f"rollout_request={request}"] if request else []
         child = site.control.start("ansible-playbook", "-i", "localhost,", *words)
         output, _errors = child.communicate(timeout=60)
     finally:
@@ -142,6 +143,11 @@ def test_the_control_node_dies(plant: VirtualSite, phase: str) -> None:
         child.kill()
         child.wait()
         plant.command("mixer_1", "release")
+    if phase == "soak":
+        report = rollouts(plant) / "test" / "report.html"
+        assert not report.exists()
+        ask(plant)
+        assert "mixer_1" in report.read_text()
     deploy(plant, controllers_approved=["2"])
     assert on(plant, "1.1.0") == set(NAMES)
     assert [transactions(plant, name) for name in NAMES] == [1, 1, 1, 1]
