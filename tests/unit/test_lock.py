@@ -166,6 +166,27 @@ def test_openers_are_the_others_that_use_the_port(
     assert lock.openers(str(link), ignore=[child.pid]) == []
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make terminals as a container has them")
+def test_a_terminal_of_the_same_name_in_a_container_is_another(
+    port: str, children: list[subprocess.Popen[str]]
+) -> None:
+    program = """if 1:
+        import os, subprocess, sys
+        name = ""
+        while name != sys.argv[1]:
+            master, slave = os.openpty()
+            name = os.ttyname(slave)
+        user = "import os, sys; os.open(sys.argv[1], os.O_RDWR); print('open', flush=True); sys.stdin.read()"
+        subprocess.Popen([sys.executable, "-c", user, name])
+        sys.stdin.read()
+    """
+    mount = 'mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && exec "$@"'
+    inside = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", program]
+    _unused, said = start(children, *inside, port)
+    assert said == "open"
+    assert lock.openers(port) == []
+
+
 def test_who_simulates_the_port_is_not_its_user(children: list[subprocess.Popen[str]]) -> None:
     program = "import os, sys; m, s = os.openpty(); print(os.ttyname(s), flush=True); sys.stdin.read()"
     _unused, port = start(children, sys.executable, "-c", program)

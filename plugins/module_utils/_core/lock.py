@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .errors import CoreError, PortBusy, PortMissing
 
 _POLL_INTERVAL = 0.0002
 _MARK = "multi_sonicator.ops"
+_PTYS = range(136, 144)  # major numbers of the slaves of pseudo terminals
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ def openers(path: str, ignore: Iterable[int] = ()) -> list[Process]:
 
 
 def _open_files(target: str) -> Iterator[tuple[int, str]]:
+    """Processes that have this file open, each with the descriptor it has it under."""
+    try:
+        status = os.stat(target)
+    except OSError:
+        return
     for entry in os.listdir("/proc"):
         if not entry.isdecimal():
             continue
@@ -141,10 +148,19 @@ def _open_files(target: str) -> Iterator[tuple[int, str]]:
             continue
         for descriptor in descriptors:
             try:
-                if os.readlink(f"/proc/{entry}/fd/{descriptor}") == target:
+                path = f"/proc/{entry}/fd/{descriptor}"
+                # In a container the same name may be another file; above all, each has terminals of its own.
+                if os.readlink(path) == target and _same(status, os.stat(path)):
                     yield int(entry), descriptor
             except OSError:
                 continue
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are the same file, or the same device by two nodes; pseudo terminals are not told by their numbers."""
+    if os.path.samestat(one, other):
+        return True
+    return stat.S_ISCHR(one.st_mode) and one.st_rdev == other.st_rdev and os.major(one.st_rdev) not in _PTYS
 
 
 def _fdinfo(pid: int, descriptor: str) -> str:
