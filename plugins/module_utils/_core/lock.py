@@ -157,7 +157,7 @@ def _open_files(target: str) -> Iterator[tuple[int, str]]:
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether both are the same file, or the same device by two nodes; pseudo terminals are not told by their numbers."""
+    """Whether both are the same file, or one device under two names; of pseudo terminals the number does not tell."""
     if os.path.samestat(one, other):
         return True
     return stat.S_ISCHR(one.st_mode) and one.st_rdev == other.st_rdev and os.major(one.st_rdev) not in _PTYS
