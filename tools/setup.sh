@@ -32,6 +32,7 @@ missing_packages() {
   header_found gcc <<<'#include <simavr/sim_avr.h>' || echo libsimavr-dev
   header_found gcc <<<'#include <libelf.h>' || echo libelf-dev
   [ "$set_name" = run ] || command -v systemd-analyze >/dev/null || echo systemd
+  [ "$set_name" = run ] || PATH=$PATH:/usr/sbin command -v sshd >/dev/null || echo openssh-server
   python_here || echo python3-venv
 }
 
@@ -51,27 +52,35 @@ install_debian_packages() {
   local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300)
   quietly "Refreshing apt's package lists" "${apt[@]}" update ||
     say "   going on with the lists that are there"
+  if [[ " ${missing[*]} " == *" openssh-server "* ]]; then
+    # The tests start servers of their own; with this file Debian's package opens none to the network.
+    "${as_root[@]}" sh -c 'mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run'
+  fi
   quietly "Installing Debian packages: ${missing[*]}" "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} -eq 0 ] || die "Still missing after apt: ${missing[*]}. Install them by hand, then call this again."
 }
 
-# The collection awx.awx beside ours, out of a package that has a hundred others.
-awx_collection() {
-  local place=$cache/awx stamp
-  stamp=$(sha256sum "$top/requirements/awx.txt")
+# The collections beside ours: those we depend on (requirements.yml), and what the examples are checked against, out of a
+# package that has a hundred others.
+neighbours=(ansible/posix awx/awx community/crypto community/general)
+neighbouring_collections() {
+  local place=$cache/collections stamp name
+  stamp="${neighbours[*]} $(sha256sum "$top/requirements/collections.txt")"
   if [ "$(cat "$place/.stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "$place"
-    quietly "Fetching the collection awx.awx" "$venv/bin/pip" download --disable-pip-version-check --no-deps --only-binary :all: \
-      --dest "$place" -r "$top/requirements/awx.txt"
+    quietly "Fetching the collections ${neighbours[*]}" "$venv/bin/pip" download --disable-pip-version-check --no-deps --only-binary :all: \
+      --dest "$place" -r "$top/requirements/collections.txt"
     "$venv/bin/python" -c 'import sys, zipfile
-wheel, place = zipfile.ZipFile(sys.argv[1]), sys.argv[2]
-wheel.extractall(place, [name for name in wheel.namelist() if name.startswith("ansible_collections/awx/")])' "$place"/ansible-*.whl "$place"
+wheel, place, wanted = zipfile.ZipFile(sys.argv[1]), sys.argv[2], tuple(f"ansible_collections/{name}/" for name in sys.argv[3:])
+wheel.extractall(place, [name for name in wheel.namelist() if name.startswith(wanted)])' "$place"/ansible-*.whl "$place" "${neighbours[@]}"
     rm "$place"/ansible-*.whl
     printf '%s\n' "$stamp" >"$place/.stamp"
   fi
-  ln -sfn "$(realpath --relative-to="$venv/collections/ansible_collections" "$place/ansible_collections/awx")" \
-    "$venv/collections/ansible_collections/awx"
+  for name in "${neighbours[@]}"; do
+    mkdir -p "$venv/collections/ansible_collections/${name%/*}"
+    ln -srfn "$place/ansible_collections/$name" "$venv/collections/ansible_collections/$name"
+  done
 }
 
 mkdir -p "$cache"
@@ -92,6 +101,6 @@ else
 fi
 link_collection "$venv/collections"
 if [ "$set_name" = dev ]; then
-  awx_collection
+  neighbouring_collections
   environment "$cache/gateway" "$python" gateway -r "$top/requirements/gateway.txt"
 fi

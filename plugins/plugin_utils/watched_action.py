@@ -8,14 +8,15 @@ what the run has told since, whether it lives, and its result. See _core.progres
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import secrets
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule
@@ -36,7 +37,9 @@ _SHOWN = {
     "back": "going back to the previous image",
 }
 _LATER = ("saved", "written", "compare", "release")
-_MARK = "\x01"
+# What separates the parts of a gateway's answer, and what shows that it is whole.
+_PART, _END = "\x01", "\x02"
+_T = TypeVar("_T")
 
 
 class WatchedActionModule(ActionModule):
@@ -60,7 +63,9 @@ class WatchedActionModule(ActionModule):
         finished = self._watch(results_file, progress, str(task_vars.get("inventory_hostname", "")))
         if finished:
             status = {"jid": str(job["ansible_job_id"]), "_async_dir": posixpath.dirname(results_file)}
-            result = self._execute_module("ansible.legacy.async_status", module_args=status, task_vars=task_vars)
+            result = self._in_reach(
+                lambda: self._execute_module("ansible.legacy.async_status", module_args=status, task_vars=task_vars)
+            )
             for key in ("ansible_job_id", "finished", "started", "results_file"):
                 result.pop(key, None)
         else:
@@ -70,7 +75,8 @@ class WatchedActionModule(ActionModule):
                 "msg": "the run on the gateway ended without an answer: somebody killed it, or the gateway was "
                 "restarted; run again, that finishes or undoes what was begun",
             }
-        self._command(f"rm -f {' '.join(map(shlex.quote, (results_file, progress, f'{progress}.stop')))}")
+        with contextlib.suppress(AnsibleConnectionFailure):
+            self._command(f"rm -f {' '.join(map(shlex.quote, (results_file, progress, f'{progress}.stop')))}")
         return dict(result)
 
     def _watch(self, results_file: str, progress: str, host: str) -> bool:
@@ -97,28 +103,48 @@ class WatchedActionModule(ActionModule):
 
     def _look(self, results_file: str, progress: str, read: int) -> _Look:
         results, file = shlex.quote(results_file), shlex.quote(progress)
-        script = (
-            f"cat {results} 2>/dev/null; printf '{_MARK}'; tail -c +{read + 1} {file} 2>/dev/null; printf '{_MARK}'; "
-            f"[ -e {file} ] && ! flock -n {file} true && echo alive; true"
-        )
+        result, told, alive = self._command(
+            f"cat {results} 2>/dev/null; printf '{_PART}'; tail -c +{read + 1} {file} 2>/dev/null; printf '{_PART}'; "
+            f"[ -e {file} ] && ! flock -n {file} true && echo alive"
+        ).split(_PART)
+        return _Look(_has_ended(result), told[: told.rfind("\n") + 1], bool(alive.strip()))
+
+    def _command(self, script: str) -> str:
+        """What a script prints on the gateway."""
+        command = shlex.quote(f"{script}; printf '{_END}'")
+
+        def run() -> str:
+            done: dict[str, Any] = self._low_level_execute_command(f"sh -c {command}")  # type: ignore[no-untyped-call]
+            output, end, _unused = str(done["stdout"]).rpartition(_END)
+            if not end:
+                raise AnsibleConnectionFailure(f"the gateway's answer was cut off: {done['stdout']}{done['stderr']}")
+            # ssh and sudo may give a command a terminal, which ends lines otherwise: bytes would not add up.
+            return output.replace("\r\n", "\n")
+
+        return self._in_reach(run)
+
+    def _in_reach(self, act: Callable[[], _T]) -> _T:
+        """What ``act`` comes to; tried again while the gateway is out of reach, until a deadline."""
         outage = time.monotonic()
         while True:
             try:
-                output = self._command(script)
-                result, told, alive = output.split(_MARK)
-                return _Look(_has_ended(result), told[: told.rfind("\n") + 1], bool(alive.strip()))
-            except (AnsibleConnectionFailure, ValueError):
+                return act()
+            except AnsibleConnectionFailure as error:
                 if time.monotonic() - outage > _RECONNECT_DEADLINE:
-                    raise
+                    raise AnsibleConnectionFailure(
+                        f"the gateway has been out of reach for {_RECONNECT_DEADLINE:g} s and goes on with what it has "
+                        f"begun; run again to see what became of it. {error.message}"
+                    ) from None
                 self._display.vvv(
                     f"the connection was lost, the run goes on without it; trying again: {self._task.name}"
                 )
                 time.sleep(_POLL)
                 self._connection.reset()
 
-    def _command(self, script: str) -> str:
-        done: dict[str, Any] = self._low_level_execute_command(f"sh -c {shlex.quote(script)}")  # type: ignore[no-untyped-call]
-        return str(done["stdout"])
+    def cleanup(self, force: bool = False) -> None:
+        """Remove what the action has left; where that is out of reach now its result counts all the same."""
+        with contextlib.suppress(AnsibleConnectionFailure):
+            super().cleanup(force)  # type: ignore[no-untyped-call]
 
     def _told(self, host: str, entry: Mapping[str, Any]) -> None:
         """Show one line of progress."""
