@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint sanity format bench setup changelog artifact clean
+.PHONY: help demo test test-fast test-hosts lint sanity format bench setup changelog artifact clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ test: ## Pass every check and test (.ci/run calls this)
 test-fast: ## The core's and the control node's unit tests, without running Ansible
 	@tools/setup.sh dev
 	@.venv/bin/python tools/check.py test-fast
+
+test-hosts: ## The tests on hosts that boot Debian in containers; needs root and more packages, see docs/development.md
+	@tools/setup.sh dev
+	@.venv/bin/python tools/check.py test-hosts
 
 lint: ## Every static check, with ansible-test sanity on one ansible-core
 	@tools/setup.sh dev

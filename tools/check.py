@@ -31,6 +31,7 @@ NEWEST_CORE = "2.21.5"
 
 # Tested without Ansible; whole transactions, and what is done in a moment.
 TRANSACTION_TESTS = ("tests/core",)
+HOST_TESTS = ("tests/fleet",)
 UNIT_TESTS = ("tests/unit", "--ignore=tests/unit/plugin_utils")
 # Whose tests marked "smoke" are repeated on the oldest and the newest ansible-core.
 SMOKE_TESTS = "tests/playbooks"
@@ -134,13 +135,16 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
     if what == "test":
         coverage = ("--cov", "--cov-report=term-missing", "--cov-fail-under=90")
         core = on_a_gateway(*TRANSACTION_TESTS, *UNIT_TESTS, "--dist=loadgroup", *coverage)
-        without_core = ("tests", *(f"--ignore={path}" for path in TRANSACTION_TESTS))
+        without_core = ("tests", *(f"--ignore={path}" for path in (*TRANSACTION_TESTS, *HOST_TESTS)))
         others = tests("tests", python, *without_core, "-m", "not timing", "-n", "2", "--dist=loadgroup")
         timing = tests("timing", python, "tests", "-m", "timing", needs_tests=False)
         static = [*quick_checks(), sanity(), *map(sanity, cores)]
         molecule = Check("molecule", tool("molecule", "test"), background=False)
         return [core, others, molecule, *map(smoke, with_playbooks), *static], [timing]
-    raise SystemExit(f"usage: {sys.argv[0]} lint|sanity|test-fast|test")
+    if what == "test-hosts":
+        scenario = Check("molecule fleet", tool("molecule", "test", "-s", "fleet"), background=False)
+        return [tests("hosts", python, *HOST_TESTS), scenario], []
+    raise SystemExit(f"usage: {sys.argv[0]} lint|sanity|test-fast|test-hosts|test")
 
 
 def environment() -> dict[str, str]:

@@ -89,12 +89,24 @@ static bool add_fault(struct reader *reader, const char *command)
     return true;
 }
 
+static bool add_alias(struct reader *reader, struct port *port, const char *alias)
+{
+    if (port->alias_count == MAX_ALIASES)
+        return reject(reader, "more than %d aliases of one port", MAX_ALIASES);
+    port->aliases[port->alias_count++] = strdup(alias);
+    return true;
+}
+
 static bool set_of_line(struct reader *reader, const char *key, const char *value)
 {
     struct site *site = reader->site;
     unsigned delays;
     if (strcmp(key, "line") == 0)
         site->wire.port.link = strdup(value);
+    else if (strcmp(key, "alias") == 0)
+        return add_alias(reader, &site->wire.port, value);
+    else if (strcmp(key, "dev") == 0)
+        site->dev = strdup(value);
     else if (strcmp(key, "control") == 0)
         site->control = strdup(value);
     else if (strcmp(key, "baudrate") == 0)
@@ -108,8 +120,8 @@ static bool set_of_line(struct reader *reader, const char *key, const char *valu
             return false;
         reader->programmer_delays = delays;
     } else
-        return reject(reader, "unknown key \"%s\": expected line, control, baudrate, programmer_baudrate, programmer_delays, "
-                              "programmer_autoreset or fault", key);
+        return reject(reader, "unknown key \"%s\": expected line, alias, dev, control, baudrate, programmer_baudrate, "
+                              "programmer_delays, programmer_autoreset or fault", key);
     return true;
 }
 
@@ -123,10 +135,12 @@ static bool set_of_board(struct reader *reader, const char *key, const char *val
         site->boards[index].directory = strdup(value);
     else if (strcmp(key, "programmer") == 0)
         site->programmers[index].port.link = strdup(value);
+    else if (strcmp(key, "alias") == 0)
+        return add_alias(reader, &site->programmers[index].port, value);
     else if (strcmp(key, "firmware") == 0)
         site->firmware[index] = strdup(value);
     else
-        return reject(reader, "unknown key \"%s\" of board %s: expected unit, directory, programmer, firmware or fault", key,
+        return reject(reader, "unknown key \"%s\" of board %s: expected unit, directory, programmer, alias, firmware or fault", key,
                       site->boards[index].name);
     return true;
 }

@@ -304,7 +304,7 @@ static bool programmer_command(struct site *site, int index, char **words, int c
     if (strcmp(command, "unplug") == 0)
         return port_unplug(&programmer->port), true;
     if (strcmp(command, "plug") == 0)
-        return port_plug(&programmer->port, problem, sizeof problem) || refuse(answer, "%s", problem);
+        return port_plug(&programmer->port, site->dev, problem, sizeof problem) || refuse(answer, "%s", problem);
     *known = false;
     return false;
 }
@@ -341,6 +341,25 @@ static bool board_command(struct site *site, int index, char **words, int count,
     return done;
 }
 
+/* Their host was started again: the ports that are plugged appear in its new /dev. */
+static bool move_ports(struct site *site, const char *dev, struct text *answer)
+{
+    char problem[4096];
+    snprintf(problem, sizeof problem, "%s/ptmx", dev);
+    if (access(problem, R_OK | W_OK) < 0)
+        return refuse(answer, "dev: %s: %s", problem, strerror(errno));
+    site->dev = strdup(dev);
+    for (int i = -1; i < site->board_count; i++) {
+        struct port *port = i < 0 ? &site->wire.port : &site->programmers[i].port;
+        if (port->master < 0)
+            continue;
+        port_unplug(port);
+        if (!port_plug(port, dev, problem, sizeof problem))
+            return refuse(answer, "%s", problem);
+    }
+    return true;
+}
+
 static bool line_command(struct site *site, char **words, int count, struct text *answer)
 {
     struct wire *wire = &site->wire;
@@ -358,7 +377,9 @@ static bool line_command(struct site *site, char **words, int count, struct text
     if (strcmp(command, "unplug") == 0)
         return port_unplug(&wire->port), true;
     if (strcmp(command, "plug") == 0)
-        return port_plug(&wire->port, problem, sizeof problem) || refuse(answer, "%s", problem);
+        return port_plug(&wire->port, site->dev, problem, sizeof problem) || refuse(answer, "%s", problem);
+    if (strcmp(command, "dev") == 0)
+        return count == 2 ? move_ports(site, words[1], answer) : refuse(answer, "dev: expected one directory");
     if (strcmp(command, "counters_reset") == 0 || strcmp(command, "clear") == 0) {
         bool counters = strcmp(command, "counters_reset") == 0;
         if (counters)

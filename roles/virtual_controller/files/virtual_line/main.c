@@ -227,28 +227,13 @@ static void run(struct site *site, int listener)
 
 /* ---- start and stop */
 
-/* The directory a path is in (or, with a slash at the end, the path itself), and those above it. */
-static bool make_directory_of(const char *path, char *error, size_t size)
-{
-    char part[4096];
-    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
-        if (mkdir(part, 0755) < 0 && errno != EEXIST) {
-            snprintf(error, size, "directory %.3900s: %s", part, strerror(errno));
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool make_directories(const struct site *site, char *error, size_t size)
 {
-    bool good = make_directory_of(site->control, error, size) && make_directory_of(site->wire.port.link, error, size);
+    bool good = make_directory_of(AT_FDCWD, site->control, error, size);
     for (int i = 0; good && i < site->board_count; i++) {
         char directory[4096];
         snprintf(directory, sizeof directory, "%s/", site->boards[i].directory);
-        good = make_directory_of(directory, error, size) &&
-               (!site->programmers[i].port.link || make_directory_of(site->programmers[i].port.link, error, size));
+        good = make_directory_of(AT_FDCWD, directory, error, size);
     }
     return good;
 }
@@ -278,16 +263,16 @@ static int open_control_socket(const char *path, char *error, size_t size)
 
 static bool open_site(struct site *site, char *error, size_t size)
 {
-    site->wire.port.master = -1;
+    site->wire.port.master = site->wire.port.dev = -1;
     site->wire.time = clock_now();
     srandom(1); /* faults happen at the same places in every run */
     for (int i = 0; i < site->board_count; i++)
         if (!board_open(&site->boards[i], site->firmware[i], error, size))
             return false;
-    if (!port_plug(&site->wire.port, error, size))
+    if (!port_plug(&site->wire.port, site->dev, error, size))
         return false;
     for (int i = 0; i < site->board_count; i++)
-        if (site->programmers[i].port.link && !port_plug(&site->programmers[i].port, error, size))
+        if (site->programmers[i].port.link && !port_plug(&site->programmers[i].port, site->dev, error, size))
             return false;
     for (int i = 0; i < site->fault_count; i++) {
         const struct initial_fault *fault = &site->faults[i];
@@ -364,7 +349,7 @@ static int stop_holder(const char *pidfile)
 static int lock_pidfile(const char *pidfile)
 {
     char error[4096];
-    if (!make_directory_of(pidfile, error, sizeof error)) {
+    if (!make_directory_of(AT_FDCWD, pidfile, error, sizeof error)) {
         fprintf(stderr, "virtual_line: pidfile: %s\n", error);
         exit(EXIT_CONFIGURATION);
     }

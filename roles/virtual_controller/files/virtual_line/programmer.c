@@ -26,7 +26,7 @@ static const uint8_t true_signature[3] = {0x1E, 0x95, 0x02};
 void programmer_init(struct programmer *programmer, struct board *board)
 {
     programmer->board = board;
-    programmer->port.master = -1;
+    programmer->port.master = programmer->port.dev = -1;
     programmer->corrupt_read = programmer->corrupt_write = -1;
     memset(programmer->page, 0xFF, sizeof programmer->page);
 }

@@ -23,6 +23,7 @@ struct site {
     const char *firmware[MAX_BOARDS];
     int board_count;
     const char *control;
+    const char *dev; /* the /dev in which the ports appear; NULL: this machine's */
     struct initial_fault faults[MAX_FAULTS];
     int fault_count;
     uint64_t lost; /* nanoseconds of wall clock that were not simulated */
