@@ -616,7 +616,7 @@ def locked(path: Path) -> Iterator[None]:
 def cgroups() -> Path | None:
     """Where the unified cgroup hierarchy is mounted."""
     for mount in read(Path("/proc/self/mountinfo")).splitlines():
-        fields, _, kind = mount.partition(" - ")
+        fields, _unused, kind = mount.partition(" - ")
         if kind.startswith("cgroup2 "):
             return Path(fields.split()[4])
     return None
@@ -636,7 +636,7 @@ def end_cgroup(cgroup: Path) -> None:
         if time.monotonic() > until:
             raise FleetError(f"processes in {cgroup} do not end although they were killed")
         time.sleep(0.01)
-    for directory, _, _ in os.walk(cgroup, topdown=False):
+    for directory, _directories, _files in os.walk(cgroup, topdown=False):
         os.rmdir(directory)
 
 
@@ -676,7 +676,7 @@ def raise_kernel_limits() -> None:
 
 
 def described(words: Sequence[str], file: Path | None) -> list[Host]:
-    hosts = [Host(name, release or "bookworm") for name, _, release in (word.partition(":") for word in words)]
+    hosts = [Host(name, release or "bookworm") for name, _colon, release in (word.partition(":") for word in words)]
     for entry in json.loads(file.read_text()) if file else ():
         hosts.append(Host(entry["name"], entry.get("release", "bookworm"), entry.get("controllers", ())))
     return hosts
