@@ -21,7 +21,7 @@ test-fast: ## The core's and the control node's unit tests, without running Ansi
 	@tools/setup.sh dev
 	@.venv/bin/python tools/check.py test-fast
 
-test-hosts: ## The tests on hosts that boot Debian in containers; needs root and more packages, see docs/development.md
+test-hosts: ## The tests on hosts that boot Debian in containers; needs root
 	@tools/setup.sh dev
 	@.venv/bin/python tools/check.py test-hosts
 

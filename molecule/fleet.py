@@ -71,6 +71,7 @@ PROXY_PORT = 3142
 FIRST_ADDRESS = 11
 REBOOT = 133  # the exit code of systemd-nspawn whose container reboots
 PATIENCE = 60.0
+LEFT_OUT = 77  # the exit code of what could not be tried
 
 
 class FleetError(Exception):
@@ -699,6 +700,7 @@ def arguments() -> argparse.Namespace:
         command.add_argument("directory", type=Path, help="where the fleet lies")
         return command
 
+    commands.add_parser("available", help="say whether there can be a fleet on this machine, with exit code 77 if not")
     commands.add_parser("build", help="make the root file systems").add_argument("release", nargs="*", default=RELEASES)
     up = add("up", "bring up hosts")
     up.add_argument("--hosts", type=Path, metavar="FILE", help="a JSON list of {name, release, controllers}")
@@ -722,6 +724,11 @@ def arguments() -> argparse.Namespace:
 
 
 def carry_out(given: argparse.Namespace) -> None:
+    if given.command == "available":
+        if reason := available():
+            print(reason)
+            sys.exit(LEFT_OUT)
+        return
     if given.command == "build":
         for release in given.release:
             print(build(release))

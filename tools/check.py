@@ -121,6 +121,15 @@ def smoke(version: str) -> Check:
     return dataclasses.replace(check, command=bash("with_core.sh", version, *command, f"--junitxml={check.report}"))
 
 
+def hosts(python: str) -> Iterator[Check]:
+    """The tests and Molecule's scenarios on hosts that boot in containers; left out where there can be none."""
+    yield tests("hosts", python, *HOST_TESTS)
+    for place in sorted((TOP / "molecule").glob("*/molecule.yml")):
+        name = place.parent.name
+        if name != "default":
+            yield Check(f"molecule {name}", bash("scenario.sh", name), deadline=900, background=False)
+
+
 def chosen(what: str) -> tuple[list[Check], list[Check]]:
     """The checks that run beside each other, and those that run alone after them."""
     python = str(VENV / "python")
@@ -139,11 +148,12 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
         others = tests("tests", python, *without_core, "-m", "not timing", "-n", "2", "--dist=loadgroup")
         timing = tests("timing", python, "tests", "-m", "timing", needs_tests=False)
         static = [*quick_checks(), sanity(), *map(sanity, cores)]
-        molecule = Check("molecule", tool("molecule", "test"), background=False)
-        return [core, others, molecule, *map(smoke, with_playbooks), *static], [timing]
+        molecule = Check(
+            "molecule", tool("molecule", "--base-config", ".config/molecule/config.yml", "test"), background=False
+        )
+        return [core, others, molecule, *hosts(python), *map(smoke, with_playbooks), *static], [timing]
     if what == "test-hosts":
-        scenario = Check("molecule fleet", tool("molecule", "test", "-s", "fleet"), background=False)
-        return [tests("hosts", python, *HOST_TESTS), scenario], []
+        return list(hosts(python)), []
     raise SystemExit(f"usage: {sys.argv[0]} lint|sanity|test-fast|test-hosts|test")
 
 

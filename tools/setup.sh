@@ -34,6 +34,17 @@ missing_packages() {
   [ "$set_name" = run ] || command -v systemd-analyze >/dev/null || echo systemd
   [ "$set_name" = run ] || PATH=$PATH:/usr/sbin command -v sshd >/dev/null || echo openssh-server
   python_here || echo python3-venv
+  if [ "$set_name" = dev ] && [ "$(id -u)" -eq 0 ]; then
+    missing_for_hosts
+  fi
+}
+
+# What molecule/fleet.py boots hosts with, which takes root, and those who look at them from outside.
+missing_for_hosts() {
+  local package
+  for package in mmdebstrap systemd-container apt-cacher-ng iproute2 openssh-client nmap ssh-audit; do
+    [ -e "/var/lib/dpkg/info/$package.list" ] || echo "$package"
+  done
 }
 
 install_debian_packages() {
@@ -55,6 +66,10 @@ install_debian_packages() {
   if [[ " ${missing[*]} " == *" openssh-server "* ]]; then
     # The tests start servers of their own; with this file Debian's package opens none to the network.
     "${as_root[@]}" sh -c 'mkdir -p /etc/ssh && touch /etc/ssh/sshd_not_to_be_run'
+  fi
+  if [[ " ${missing[*]} " == *" apt-cacher-ng "* ]] && [ ! -e /etc/systemd/system/apt-cacher-ng.service ]; then
+    # The hosts of the tests have one of their own; nor shall this one listen.
+    mkdir -p /etc/systemd/system && ln -s /dev/null /etc/systemd/system/apt-cacher-ng.service
   fi
   quietly "Installing Debian packages: ${missing[*]}" "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
   mapfile -t missing < <(missing_packages)
