@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from .approval import Approvals
 from .device import Device
 from .errors import CoreError
 from .line import Bus, open_bus
@@ -135,7 +136,7 @@ class Gateway:
     """The controllers of one gateway and what it keeps about them.
 
     ``only`` are the names of those to work on, in that order; all without it. The others share lines with them and are
-    talked to.
+    talked to. ``approvals`` are what people have approved, by default nothing.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class Gateway:
         lock_directory: str = "/run/lock",
         only: Collection[str] | None = None,
         progress: Progress | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         unknown = set(only or ()) - {controller.name for controller in controllers}
         if unknown:
@@ -157,6 +159,7 @@ class Gateway:
         self.store = store
         self.lock_directory = lock_directory
         self.progress = progress or Progress()
+        self.approvals = approvals or Approvals(store.root)
 
     def prepare(self, work: Callable[[Controller], T]) -> dict[str, T]:
         """``work`` on every controller's description, by name; InventoryError lists all that it refuses."""
@@ -176,9 +179,7 @@ class Gateway:
 
         With ``keep_alive`` the other controllers of a line hear from us while one is being worked on.
         """
-        lines: dict[str, list[Controller]] = {}
-        for controller in self.controllers:
-            lines.setdefault(_real(controller.line), []).append(controller)
+        lines = by_line(self.controllers)
         # Last, so that the first one tells how the line is opened.
         present = {path: [*members, *self._neighbours(path)] for path, members in lines.items()}
         results: dict[str, Result] = {}
@@ -200,7 +201,7 @@ class Gateway:
         keep_alive: bool,
     ) -> dict[str, Result]:
         try:
-            bus = _open(present)
+            bus = open_line(present)
         except CoreError as error:
             return {controller.name: self._failure(controller, error) for controller in members}
         devices = {one.name: Device(one.name, one.unit, one.profile, bus) for one in present}
@@ -222,7 +223,19 @@ class Gateway:
         return {**controller.place, "failed": True, "changed": False, "msg": str(error)}
 
 
-def _open(members: Sequence[Controller]) -> Bus:
+def by_line(controllers: Iterable[Controller]) -> dict[str, list[Controller]]:
+    """The controllers of each line; two names of one port are one line."""
+    lines: dict[str, list[Controller]] = {}
+    for controller in controllers:
+        lines.setdefault(_real(controller.line), []).append(controller)
+    return lines
+
+
+def open_line(members: Sequence[Controller], lock_timeout: float = 5.0) -> Bus:
+    """The line of ``members`` in the manners of their profiles, as the first of them calls it.
+
+    ``lock_timeout`` is how long a request waits for other masters, in seconds.
+    """
     timings = [controller.profile.timing for controller in members]
     return open_bus(
         members[0].line,
@@ -231,6 +244,7 @@ def _open(members: Sequence[Controller]) -> Bus:
         stopbits=timings[0].stopbits,
         response_timeout=max(timing.response_timeout for timing in timings),
         request_gap=max(timing.request_gap for timing in timings),
+        lock_timeout=lock_timeout,
     )
 
 
