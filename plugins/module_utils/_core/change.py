@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ class Target:
     ``version`` is None where nobody knows it. ``eeprom`` and ``settings`` come from the ``set`` of that id; None keeps
     what is there. ``label`` names the target for people: ``1.1.0``, ``set 2026...``. Without ``flash`` the chip is only
     read, which resets the controller as much as writing does and therefore takes the same way. ``fuses`` are those that
-    the chip has to have beyond the profile's policy.
+    the chip has to have beyond the profile's policy. ``signed`` is whether who made it vouches for it.
     """
 
     label: str
@@ -57,6 +57,7 @@ class Target:
     settings: Mapping[str, Any] | None = None
     set: str | None = None
     fuses: Mapping[str, int] = field(default_factory=dict)
+    signed: bool = True
 
     @property
     def digest(self) -> str | None:
@@ -102,7 +103,12 @@ class Outcome:
 
 
 class Transaction:
-    """Brings one controller to ``target`` under ``policy``. ``run`` is called once."""
+    """Brings one controller to ``target`` under ``policy``. ``run`` is called once.
+
+    ``permit`` is called when all is ready for another firmware to be written, or would be, and raises Refused where
+    that is not to happen; it returns what the journal is to keep of it. An interrupted transaction was permitted when
+    it began.
+    """
 
     def __init__(
         self,
@@ -113,6 +119,7 @@ class Transaction:
         target: Target,
         policy: Policy,
         progress: Progress | None = None,
+        permit: Callable[[], Mapping[str, Any] | None] = lambda: None,
     ) -> None:
         self.device = device
         self.part = part
@@ -121,6 +128,7 @@ class Transaction:
         self.target = target
         self.policy = policy
         self.progress = progress or Progress()
+        self.permit = permit
         self.journal: Journal = store.journal(device.name)
         self._seen_silent = False
         self._programmed_at = time.monotonic()
@@ -215,6 +223,7 @@ class Transaction:
             )
         self.programmer.check()
         self._require_drained_or_drainable()
+        approval = self.permit() if self.target.flash is not None else None
         self._step(
             "begin",
             transaction=f"{now().replace('-', '').replace(':', '')}-{uuid.uuid4().hex[:6]}",
@@ -228,6 +237,7 @@ class Transaction:
             before=before,
             settings=settings,
             healthy=settings is not None and not self.device.violations(self.device.profile.health),
+            approval=approval,
         )
         return None
 

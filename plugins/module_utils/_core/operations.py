@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from . import change, snapshot
+from .approval import Act, Approval, NotApproved
 from .change import Policy, Target, Transaction
 from .device import Device
 from .errors import CoreError, ProfileError
@@ -63,9 +64,14 @@ def write_registers(
         for name, value in wanted(controller).items():
             _require_writable(controller.profile.point(name), allowed)
             controller.profile.point(name).encode(value)
+        act = register_act(controller, wanted(controller))
+        if act:
+            gateway.approvals.require(act, unused=False)  # it may be done already
 
     def work(controller: Controller, device: Device) -> Result:
         values = wanted(controller)
+        act = register_act(controller, values)
+        approval: Approval | None = None
         blind = {name: value for name, value in values.items() if not controller.profile.point(name).readable}
         seen = {name: value for name, value in values.items() if name not in blind}
         before = device.read(list(seen))
@@ -73,6 +79,8 @@ def write_registers(
         after = {**before, **{name: _told(controller, name, seen[name]) for name in differing}}
         if differing or blind:
             device.require_fingerprint()
+            if act and not {*differing, *blind}.isdisjoint(act.what["values"]):
+                approval = gateway.approvals.require(act) if check else gateway.approvals.use(act)
             if not check:
                 for name in [*differing, *blind]:
                     device.write(name, values[name])
@@ -84,11 +92,45 @@ def write_registers(
             before=before,
             after=after,
             written=written,
-            msg=f"{verb} {', '.join(written)}" if written else "as desired",
+            msg=f"{verb} {', '.join(written)}{_by(approval)}" if written else "as desired",
+            **_approved(approval),
         )
 
     gateway.prepare(admit)
     return gateway.each(work)
+
+
+def register_act(controller: Controller, values: Mapping[str, Any]) -> Act | None:
+    """What of writing ``values`` several people may have to approve; None where it is nothing. Stopping never is."""
+    points = {name: controller.profile.point(name) for name in values}
+    grave = {
+        name: _told(controller, name, values[name]) for name in values if points[name].needs_approval(values[name])
+    }
+    if not grave:
+        return None
+    label = f"writing {', '.join(f'{name} = {value}' for name, value in grave.items())}"
+    return Act("registers", controller.name, {**_bound(controller), "values": grave}, label)
+
+
+def firmware_act(controller: Controller, target: Target) -> Act | None:
+    """The same of bringing a controller to ``target``."""
+    if target.signed:
+        return None
+    what = {"programmer": controller.programmer, "image": target.digest, "version": target.version}
+    return Act("firmware", controller.name, {**_bound(controller), **what}, f"flashing the unsigned {target.label}")
+
+
+def _bound(controller: Controller) -> Result:
+    """What tells a controller, and what its registers mean, to those who approve something for it."""
+    return {"line": controller.line, "unit": controller.unit, "profile": controller.profile.digest}
+
+
+def _by(approval: Approval | None) -> str:
+    return f" ({approval})" if approval else ""
+
+
+def _approved(approval: Approval | None) -> Result:
+    return {"approval": approval.told} if approval else {}
 
 
 def _told(controller: Controller, name: str, value: object) -> Any:
@@ -222,15 +264,29 @@ def _transact(
         gateway.lock_directory,
         policy.programmer_deadline,
     )
+    approval: Approval | None = None
+
+    def permit() -> Result | None:
+        nonlocal approval
+        act = firmware_act(controller, target)
+        try:
+            if act:
+                approval = gateway.approvals.require(act) if check else gateway.approvals.use(act)
+        except NotApproved as refusal:
+            raise change.Refused(str(refusal)) from None
+        return approval.told if approval else None
+
     started = time.monotonic()
     try:
-        outcome = Transaction(device, part, programmer, gateway.store, target, policy, gateway.progress).run(check)
+        outcome = Transaction(device, part, programmer, gateway.store, target, policy, gateway.progress, permit).run(
+            check
+        )
     except change.Refused as refusal:
         outcome = change.Outcome("refused", str(refusal), failed=True)
     gateway.progress.tell(controller.name, outcome.outcome, failed=outcome.failed, message=outcome.message)
     return _result(
         outcome=outcome.outcome,
-        msg=outcome.message,
+        msg=f"{outcome.message}{_by(approval)}",
         changed=outcome.changed,
         failed=outcome.failed,
         before=outcome.before,
@@ -239,6 +295,7 @@ def _transact(
         set=outcome.set,
         transaction=outcome.transaction,
         seconds=round(time.monotonic() - started, 2),
+        **_approved(approval),
     )
 
 

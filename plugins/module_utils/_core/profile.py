@@ -42,6 +42,7 @@ class Point:
 
     ``scale`` and ``offset`` turn raw register contents into engineering values: ``raw * scale + offset``, in ``unit``.
     ``safety`` is the profile's class: telemetry, setting, command or emergency.
+    ``stop_values`` are those that stop, of class emergency: nobody has to approve them.
     ``restore_order`` is the place in a snapshot's order of restoring, None for what no snapshot holds.
     """
 
@@ -61,6 +62,7 @@ class Point:
     word_order: str = "big"
     restore_order: int | None = None
     description: str = ""
+    stop_values: tuple[Any, ...] = ()
 
     @property
     def span(self) -> Span:
@@ -74,6 +76,11 @@ class Point:
     @property
     def writable(self) -> bool:
         return "w" in self.access
+
+    def needs_approval(self, value: object) -> bool:
+        """Whether writing ``value``, one that the point admits, is for several people to decide: all but stopping."""
+        stops = [self.encode(one) for one in self.stop_values]
+        return self.safety == "emergency" and self.encode(value) not in stops
 
     @property
     def _linear(self) -> bool:
@@ -326,6 +333,7 @@ class Profile:
         health = data.get("health", {})
         drain = data.get("drain", {})
         points = {point.name: point for point in _points(data)}
+        _require_asked_for(points, drain)
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return cls(
             name=data["name"],
@@ -391,6 +399,18 @@ def _writes(data: Iterable[Mapping[str, Any]] | None) -> dict[str, Any]:
     return {entry["point"]: entry["value"] for entry in data or ()}
 
 
+def _require_asked_for(points: Mapping[str, Point], drain: Mapping[str, Any]) -> None:
+    """ProfileError where something would be written by the way that several people may have to approve."""
+    wanted = [*_writes(drain.get("inhibit")).items(), *_writes(drain.get("stop")).items()]
+    by_the_way = [name for name, value in wanted if name in points and points[name].needs_approval(value)]
+    by_the_way += [one.name for one in points.values() if one.safety == "emergency" and one.restore_order is not None]
+    if by_the_way:
+        raise ProfileError(
+            f"{by_the_way[0]} is of class emergency: neither draining nor restoring may write it but to stop; "
+            "correct the profile"
+        )
+
+
 def _points(data: Mapping[str, Any]) -> Iterable[Point]:
     for name, entry in data.get("points", {}).items():
         yield _point(name, entry, 0)
@@ -420,6 +440,7 @@ def _point(name: str, entry: Mapping[str, Any], base: int) -> Point:
         word_order=entry.get("word_order", "big"),
         restore_order=entry.get("restore_order"),
         description=entry.get("description", ""),
+        stop_values=tuple(entry["stop_values"]) if entry.get("class") == "emergency" else (),
     )
 
 

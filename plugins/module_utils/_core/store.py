@@ -9,6 +9,7 @@
     controllers/<name>/sets/<id>.yml     snapshots, oldest first by name
     controllers/<name>/journal.jsonl     the transaction that is under way, absent between transactions
     controllers/<name>/history/<id>.jsonl  ended ones
+    approvals/<id>/<name>                what people approved, used for a controller
 """
 
 from __future__ import annotations
@@ -54,6 +55,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
     os.replace(new, path)
     _sync_directory(path.parent)
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Create ``path`` with ``data``; False where it was there already. On the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except FileExistsError:
+        return False
+    _sync_directory(path.parent)
+    _sync_directory(path.parent.parent)
+    return True
 
 
 def _sync_directory(path: Path) -> None:

@@ -71,7 +71,7 @@ def from_releases(
         wanted = _wanted(controller, version)
         if wanted not in known:
             raise CoreError(f"there is no release {wanted} (there are {', '.join(sorted(known)) or 'none'})")
-        return Target(wanted, _flash(controller, known[wanted]), version=wanted)
+        return Target(wanted, _flash(controller, known[wanted]), version=wanted, signed=False)
 
     return gateway.prepare(target)
 

@@ -350,6 +350,8 @@ def _check_meaning(profile: Mapping[str, Any], problems: _Problems) -> None:
         _check_access(point, where, profile, problems)
         _check_numbers(point, where, problems)
         _check_symbols(point, where, problems)
+        for index, value in enumerate(point.get("stop_values", [])):
+            _check_value(value, point, (*where, "stop_values", index), problems)
     _check_groups(profile, problems)
     _check_addresses(profile, problems)
     points = {name: point for name, point, _address, _where in _points(profile)}
@@ -621,14 +623,19 @@ def _check_write(
         return
     if point["access"] == "ro":
         problems.add((*where, "point"), f"{write['point']!r} cannot be written", "access")
-    value = write["value"]
+    if point["class"] == "emergency" and write["value"] not in point["stop_values"]:
+        problems.add((*where, "value"), "draining may write an emergency point but to stop", "class")
+    _check_value(write["value"], point, (*where, "value"), problems)
+
+
+def _check_value(value: Any, point: Mapping[str, Any], where: Where, problems: _Problems) -> None:
     wrong = _value_wrong(value, point)
     if wrong is None and point["type"] in _RAW_LIMITS:
         if not point.get("min", -math.inf) <= value <= point.get("max", math.inf):
             wrong = f"{value} is not between min {point.get('min', 'none')} and max {point.get('max', 'none')}"
         elif "step" in point and not _whole_number((value - point.get("min", 0)) / point["step"]):
             wrong = f"{value} is not on a step of {point['step']} from {point.get('min', 0)}"
-    _tell(wrong, (*where, "value"), problems)
+    _tell(wrong, where, problems)
 
 
 def _check_part(part: Mapping[str, Any], problems: _Problems) -> None:

@@ -42,7 +42,8 @@ points:
   flow:
     {address: 8, type: float32, access: rw, class: setting, word_order: little, min: 0, step: 0.3, description: Flow.}
   serial: {address: 0x10, type: string, access: ro, class: telemetry, length: 4, description: Serial number.}
-  stop: {address: 0x200, type: uint16, access: wo, class: emergency, min: 0, max: 1, description: Stop.}
+  stop: {address: 0x200, type: uint16, access: wo, class: emergency, stop_values: [1], min: 0, max: 1,
+     description: Stop.}
 groups:
   valve:
     count: 3
@@ -310,6 +311,9 @@ def point(**changes: Any) -> dict[str, Any]:
         ("points.version.class", "setting", "'setting' does not go with access ro, expected telemetry"),
         ("points.version.restore_order", 3, "points.version.restore_order: a point with access ro cannot be restored"),
         ("points.stop.restore_order", 3, "no snapshot may put back an emergency point"),
+        ("points.stop.stop_values", [2], "points.stop.stop_values[0]: 2 is not between min 0 and max 1"),
+        ("points.mode.stop_values", ["idle"], "points.mode.stop_values"),
+        ("drain.stop.0", {"point": "stop", "value": 0}, "draining may write an emergency point but to stop"),
         ("function_codes", [6, 16], "points.state.access: ro needs function code 3, the profile has 6, 16"),
         ("function_codes", [3], "points.mode.access: rw needs function code 6 or 16, the profile has 3"),
         (
