@@ -239,7 +239,7 @@ notes:
   type: list
   elements: str
 inventory:
-  description: C(controllers) and C(gateway_ports) as an inventory takes them.
+  description: C(gateway_ports) and, with O(scan), C(controllers) as an inventory takes them.
   returned: always
   type: dict
 """

@@ -388,24 +388,21 @@ def discover(
         except CoreError as error:
             notes.append(f"no programmer was asked, since that resets its controller: {error}")
     controllers = [controller for one in scans for controller in one.controllers]
-    names = distinct(((f"{_stem(one.line)}_unit_{one.unit}", f"{one.line.name} {one.unit}") for one in controllers), 64)
+    names = distinct(
+        ((f"line_{one.line.identity}_unit_{one.unit}", f"{one.line.name} {one.unit}") for one in controllers), 64
+    )
     notes += _notes(scans, answers)
     by_name = {one.port.name: one for one in scans}
+    named = list(zip(names, controllers, strict=True))
+    inventory: dict[str, Any] = {"gateway_ports": entries(found)}
+    if order:
+        inventory["controllers"] = [_entry(name, one) for name, one in named if one.profile]
     return {
         "ports": [_told(port, by_name.get(port.name), answers.get(port.name, "")) for port in found],
-        "controllers": [_controller(name, one) for name, one in zip(names, controllers, strict=True)],
+        "controllers": [_controller(name, one) for name, one in named],
         "notes": notes,
-        "inventory": {
-            "controllers": [
-                _entry(name, one) for name, one in zip(names, controllers, strict=True) if one.profile is not None
-            ],
-            "gateway_ports": entries(found),
-        },
+        "inventory": inventory,
     }
-
-
-def _stem(line: Port) -> str:
-    return f"line_{line.identity}"
 
 
 def _told(port: Port, scanned: Scan | None, answer: str) -> dict[str, Any]:
