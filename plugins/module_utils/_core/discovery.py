@@ -149,7 +149,7 @@ def _scan(port: Port, order: Order) -> Scan:
         if _is_talked_on(port.name, order):
             result.msg = "not scanned: another master talks on the line; scan when it is off, or give its settings"
         else:
-            _ask_units(result, order, started + order.deadline)
+            _ask_units(result, order, time.monotonic() + order.deadline)
     except CoreError as error:
         result.msg = str(error)
     result.seconds = round(time.monotonic() - started, 1)
@@ -454,7 +454,7 @@ def _notes(scans: Sequence[Scan], answers: dict[str, str]) -> list[str]:
     for one in scans:
         if not one.complete or one.noise:
             notes.append(f"{one.port.name}: {'; '.join([one.msg, *one.noise])}")
-        if one.controllers and not one.port.stable:
+        if one.controllers and not one.port.stable and not one.port.asked:
             notes.append(
                 f"{one.port.name}: a name that may lead to another port tomorrow; plug it where it gets another"
             )
