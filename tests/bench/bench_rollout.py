@@ -2,6 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A rollout over a fleet: what it costs the control node, and how soon and at what cost it shows what goes on.
 
+The peer (peer.yml) is the playbook that a competent user would write without our transaction: a task for each step of
+each controller. It is planned, measured between its steps and told of results by the same module as ours, uses the
+collection's modules where they fit and avrdude where none does, and brings image and programmer definition to a gateway
+once. Nothing in it waits or repeats for its own sake, and it does less: it verifies no signature, keeps no journal,
+could not be resumed or go back, and shows no progress. Both run with the settings of the checkout's ansible.cfg, the
+peer on a part of the fleet, since what a controller costs is compared.
+
 What a gateway runs is no cost of the control node, though with local connections it runs here too. Wall times depend
 on how much else the machine has to do, above all since it plays all gateways and boards; CPU times hardly do.
 """
@@ -35,13 +42,14 @@ from _core.trust import VERIFIER  # noqa: E402
 from support.ansible import VirtualSite  # noqa: E402
 from support.releases import Publisher, verifier  # noqa: E402
 from support.site import flash_of  # noqa: E402
-from support.virtual import Board  # noqa: E402
+from support.virtual import Board, firmware  # noqa: E402
 
 GATEWAYS = 50
 ON_EACH = 4
 # Eight gateways make a hall; its cells have one controller of each, lest a gateway that is lost takes more of one.
 HALL = 8
 SAMPLE = HALL
+PEER = Path(__file__).with_name("peer.yml")
 POLICY = {
     "controllers_canaries": 2,
     "controllers_waves": ["25%", "50%"],
@@ -80,6 +88,7 @@ def site_of(directory: Path, gateways: Mapping[str, list[list[Board]]], **option
         del site.control.environment["ANSIBLE_CALLBACKS_ENABLED"]
         site.control.environment |= {
             "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests" / "support" / "connections"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORKS": "10",
             "METER": str(directory / "meter.jsonl"),
         }
@@ -119,12 +128,12 @@ def _children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def cost(site: VirtualSite) -> Cost:
-    """Deploy; RuntimeError where a board does not have the release then."""
+def cost(site: VirtualSite, playbook: str) -> Cost:
+    """Run a playbook that deploys; RuntimeError where a board does not have the release then."""
     meter = Path(site.control.environment["METER"])
     meter.unlink(missing_ok=True)
     before, started = _children(), time.monotonic()
-    child = site.control.start("ansible-playbook", *site.arguments("deploy", False, {}))
+    child = site.control.start("ansible-playbook", *site.arguments(playbook, False, {}))
     with _ended(child):
         output, _errors = child.communicate(timeout=_DEADLINE)
     wall, used = time.monotonic() - started, _children() - before
@@ -156,16 +165,15 @@ def whole_fleet(directory: Path) -> Cost:
     """The rollout as the collection does it: a host is a gateway, and a task is for all its controllers."""
     with site_of(directory, fleet(GATEWAYS)) as site:
         assign_cells(site)
-        return cost(site)
+        return cost(site, "deploy")
 
 
-def host_for_each(directory: Path) -> Cost:
-    """The same rollout of a part of the fleet with a host, and so every task, for each controller."""
+def task_for_each(directory: Path) -> Cost:
+    """The same rollout of a part of the fleet, with every step of a controller as a task."""
     with site_of(directory, fleet(SAMPLE)) as site:
         assign_cells(site)
-        site.controllers = {one["name"]: [one] for controllers in site.controllers.values() for one in controllers}
-        site.variables["controllers_lock_directory"] = str(directory)
-        return cost(site)
+        site.variables["image"] = str(firmware("1.1.0"))
+        return cost(site, str(PEER))
 
 
 def told(name: str, taken: Cost, controllers: int) -> float:
@@ -267,12 +275,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         late, share = progress(directory / "progress")
-        each = told("a host for each controller", host_for_each(directory / "sample"), SAMPLE * ON_EACH)
-        ours = told("a host for each gateway", whole_fleet(directory / "fleet"), GATEWAYS * ON_EACH)
+        peer = told("a task for each step of a controller", task_for_each(directory / "sample"), SAMPLE * ON_EACH)
+        ours = told("a task for all controllers of a gateway", whole_fleet(directory / "fleet"), GATEWAYS * ON_EACH)
     print(f"phases are shown {statistics.median(late):.2f} s after they began, as median of {len(late)}")
     return report(
         [
-            Result("rollout: control node's CPU a controller / task a controller", ours / each, 1 / 6),
+            Result("rollout: control node's CPU a controller / task a controller", ours / peer, 1 / 6),
             Result("rollout: a phase is shown after, in s, at most", max(late), 2.0),
             Result("rollout: watching a run, as a share of a core", share, 0.02),
         ]
