@@ -18,6 +18,7 @@ import datetime
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -37,6 +38,9 @@ _DEADLINE = 60.0
 # Gateways whose clock is behind take a new certificate too.
 _BEFORE = datetime.timedelta(minutes=5)
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+# ssh-keygen takes a list with commas.
+_PRINCIPAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:%-]*")
 
 Record = dict[str, Any]
 
@@ -99,6 +103,9 @@ class SshAuthority:
                 f"{wanted['identity']}: expired; correct the date in access_people, nothing was issued"
             )
         public_key = check_public_key(wanted["public_key"])
+        for text in (wanted["identity"], *wanted["principals"]):
+            if not _PRINCIPAL.fullmatch(text):
+                raise AuthorityError(f"principal {text!a}: expected letters, digits and _./:%-, nothing was issued")
         authority, _made = ensure_key(ca_key, True)
         if not authority:
             raise AuthorityError(f"CA key {ca_key}.pub: not there; access.yml makes it, or restore it from its backup")
