@@ -14,6 +14,7 @@ A program that runs goes on with the files of its own version, whatever ``curren
 from __future__ import annotations
 
 import compileall
+import contextlib
 import hashlib
 import os
 import pkgutil
@@ -128,6 +129,8 @@ class Installation:
     def remove(self) -> None:
         """Take all versions away, the links to them and the configuration."""
         self.configuration.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others keep something there
+            self.configuration.parent.rmdir()
         shutil.rmtree(self.directory, ignore_errors=True)
         for link, target in self._commands.items():
             if _target(link) == target:

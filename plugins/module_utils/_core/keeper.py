@@ -108,10 +108,13 @@ class Watched:
         """The line could not be used."""
         self.error = str(error)
         self._registers = {}
-        self._enter("transaction" if self._in_transaction() else "silent")
+        self._enter("transaction" if self._in_transaction() else "unreachable")
 
     def status(self) -> dict[str, Any]:
-        """What is published of it; times in UTC, spans in seconds."""
+        """What is published of it; times in UTC, spans in seconds.
+
+        ``state``: answers, silent, unreachable (the line cannot be used), or transaction (its firmware is worked on).
+        """
         profile, registers = self.controller.profile, self._registers
         known = [
             point for point in self._points if all(point.address + i in registers for i in range(point.span.count))
@@ -137,7 +140,7 @@ class Watched:
         }
 
     def gap(self) -> float:
-        """The longest time between two requests to it, also when the present one is the longest."""
+        """The longest time between two requests to it, the present pause included."""
         return max(self.longest_gap, 0.0 if self.asked is None else time.monotonic() - self.asked)
 
     def _violations(self, values: dict[str, Any], what: str) -> list[str]:
@@ -159,15 +162,15 @@ class Watched:
 
     def _in_transaction(self) -> bool:
         """Whether a run works on its firmware now. One that was interrupted leaves a journal, but nobody who talks."""
-        if not (self._directory / "journal.jsonl").exists():
-            return False
         try:
+            if not (self._directory / "journal.jsonl").exists():
+                return False
             with open(self._directory / "lock", "rb") as stream:
                 fcntl.flock(stream.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError:
-            return False
+            return False  # not ours to see; a board in reset is asked in vain
         return False
 
 
@@ -450,9 +453,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     covering.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     try:
+        settings = load(given.configuration)  # what a successor could not read is said to who asks for one
         if given.verb == "hand-over":
             return ask_to_hand_over(given.pid)
-        settings = load(given.configuration)
         if given.verb == "cover":
             return cover(settings, given.command)
         predecessor = None if given.successor is None else socket.socket(fileno=given.successor)

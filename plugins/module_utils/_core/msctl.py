@@ -85,7 +85,7 @@ def _status(given: argparse.Namespace) -> int:
         raise CoreError(
             f"{given.file} is not there: the line keeper does not run; see systemctl status multi-sonicator-keeper"
         ) from None
-    well = old <= _STALE and not any(one["state"] in ("silent", "unknown") for one in status["controllers"])
+    well = old <= _STALE and all(one["state"] in ("answers", "transaction") for one in status["controllers"])
     if given.json:
         print(json.dumps(status, indent=2))
         return 0 if well else 1
@@ -107,9 +107,12 @@ def _status(given: argparse.Namespace) -> int:
             for one in status["controllers"]
         ),
     )
-    for one in [*status["controllers"], *status["lines"]]:
-        if one["error"] and one.get("state") != "answers":
-            print(f"{one.get('name') or one['line']}: {one['error']}")
+    for line in status["lines"]:
+        if line["error"]:
+            print(line["error"])
+    for one in status["controllers"]:
+        if one["state"] == "silent":
+            print(f"{one['name']}: {one['error']}")
     return 0 if well else 1
 
 
