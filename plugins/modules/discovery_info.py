@@ -87,7 +87,7 @@ requirements:
   - python3-serial (Debian package), for O(scan)
   - avrdude (Debian package), for O(identify_programmers)
 seealso:
-  - module: multi_sonicator.ops.firmware_info
+  - module: multi_sonicator.ops.validation_info
 """
 
 EXAMPLES = r"""
