@@ -112,3 +112,40 @@ options:
 requirements:
   - avrdude (Debian package)
 """
+
+    APPROVALS = r"""
+options:
+  approvals:
+    description:
+      - Directory on the control node with requests that people have approved, each beside its signatures
+        (C(REQUEST.json), C(REQUEST.json.NAME.sig)). The gateway verifies them itself.
+    type: path
+  approved:
+    description: Those requests. The action plugin fills this in on the control node.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      file:
+        description: Path of the request on the control node.
+        type: str
+        required: true
+      request:
+        description: Its text.
+        type: str
+        required: true
+      signatures:
+        description: Texts of its signatures.
+        type: list
+        elements: str
+        default: []
+  approvers_file:
+    description:
+      - File on the gateway that says who may approve, as the C(allowed_signers) of ssh-keygen. Without it nothing needs
+        approval.
+      - The file at the usual place counts wherever this leads.
+    type: path
+    default: /etc/multi_sonicator/approvers
+requirements:
+  - openssh-client (Debian package) where approvals are needed
+"""

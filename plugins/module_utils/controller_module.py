@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import events
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.approval import APPROVERS, Approvals
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.change import Policy
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import (
@@ -20,6 +21,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway 
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.progress import Progress
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import Store
 
+T = TypeVar("T")
 CONTROLLER: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "line": {"type": "str", "required": True},
@@ -56,6 +58,21 @@ DRAIN: dict[str, Any] = {
     "programmer_deadline": {"type": "float"},
 }
 
+APPROVALS: dict[str, Any] = {
+    "approvals": {"type": "path"},
+    "approved": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "file": {"type": "str", "required": True},
+            "request": {"type": "str", "required": True},
+            "signatures": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "approvers_file": {"type": "path", "default": APPROVERS},
+}
+
 
 class ControllerModule(AnsibleModule):
     """An AnsibleModule on a list of controllers. ``options`` are those beyond the common ones."""
@@ -70,8 +87,11 @@ class ControllerModule(AnsibleModule):
         known = ("drain", "drain_deadline", "soak", "boot_deadline", "programmer_deadline", "rollback", "flash_silent")
         return Policy(**{name: self.params[name] for name in known if name in self.params})
 
-    def run(self, work: Callable[[Gateway], list[Result]]) -> None:
-        """Do ``work`` on the gateway and end; any failed controller fails the module, in one line a controller."""
+    def answer(self, work: Callable[[Gateway], dict[str, Any]]) -> None:
+        """End with what ``work`` on the gateway returns."""
+        self.exit_json(**self._on_gateway(work))
+
+    def _on_gateway(self, work: Callable[[Gateway], T]) -> T:
         try:
             controllers = parse_controllers(self.params["controllers"], self.params["profiles"])
             gateway = Gateway(
@@ -80,8 +100,13 @@ class ControllerModule(AnsibleModule):
                 self.params["lock_directory"],
                 self.params["only"],
                 Progress(self.params.get("progress_file")),
+                Approvals(
+                    self.params["state_directory"],
+                    self.params.get("approvers_file") or APPROVERS,
+                    self.params.get("approved") or (),
+                ),
             )
-            results = work(gateway)
+            return work(gateway)
         except CoreError as error:
             self.fail_json(msg=str(error))
         except OSError as error:
@@ -89,6 +114,10 @@ class ControllerModule(AnsibleModule):
                 msg=f"{error.filename or self.params['state_directory']}: {os.strerror(error.errno or 0)}; "
                 "check its permissions and the space that is left"
             )
+
+    def run(self, work: Callable[[Gateway], list[Result]]) -> None:
+        """Do ``work`` on the gateway and end; any failed controller fails the module, in one line a controller."""
+        results = self._on_gateway(work)
         answer: dict[str, Any] = {
             "changed": any(result["changed"] for result in results),
             "controllers": results,

@@ -24,6 +24,7 @@ extends_documentation_fragment:
   - multi_sonicator.ops._attributes.change
   - multi_sonicator.ops._controllers
   - multi_sonicator.ops._controllers.drain
+  - multi_sonicator.ops._controllers.approvals
 options:
   repository:
     description:
@@ -60,7 +61,9 @@ options:
     type: bool
     default: false
   allow_unsigned:
-    description: Take O(releases), which nobody has signed.
+    description:
+      - Take O(releases), which nobody has signed.
+      - Where the gateway has O(approvers_file), flashing one needs approval as well.
     type: bool
     default: false
   releases:
@@ -124,6 +127,7 @@ options:
         control node's half tells it of failures as they happen, and begins no more controllers when it has to stop.
     type: dict
 seealso:
+  - module: multi_sonicator.ops.approval
   - module: multi_sonicator.ops.firmware_info
   - module: multi_sonicator.ops.snapshot
 """
@@ -204,6 +208,11 @@ controllers:
     seconds:
       description: How long it took.
       type: float
+    approval:
+      description: Who approved it, C(by), the C(reason), and the request by its C(id) and when it C(expires).
+      returned: when it needed approval
+      type: dict
+      sample: {by: [alice, bob], reason: Cooling was mended, id: 0b7f, expires: "2026-11-25T22:00:00Z"}
     skipped:
       description: Set where the controller was not begun after the failures of others.
       returned: when skipped
@@ -225,6 +234,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.targets 
 )
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.trust import Trust
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import (
+    APPROVALS,
     DRAIN,
     RELEASE,
     ControllerModule,
@@ -253,6 +263,7 @@ def main() -> None:
             "progress_file": {"type": "path"},
             "rollout": {"type": "dict"},
             **DRAIN,
+            **APPROVALS,
         },
         mutually_exclusive=[("version", "set"), ("repository", "set")],
         required_by={"repository": ["trusted_root"]},

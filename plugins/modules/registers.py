@@ -18,6 +18,7 @@ extends_documentation_fragment:
   - multi_sonicator.ops._attributes
   - multi_sonicator.ops._attributes.change
   - multi_sonicator.ops._controllers
+  - multi_sonicator.ops._controllers.approvals
 options:
   values:
     description:
@@ -29,10 +30,12 @@ options:
     description:
       - Points of class command or emergency that may be written in this call, each by its name.
       - Settings need no permission.
+      - Where the gateway has O(approvers_file), a value of class emergency that does not stop needs approval as well.
     type: list
     elements: str
     default: []
 seealso:
+  - module: multi_sonicator.ops.approval
   - module: multi_sonicator.ops.registers_info
   - module: multi_sonicator.ops.restore
 """
@@ -48,6 +51,15 @@ EXAMPLES = r"""
     values:
       sonicator1_start_stop: 1
     allow: [sonicator1_start_stop]
+
+- name: Clear an emergency stop, which several people have approved where the gateway asks for it
+  multi_sonicator.ops.registers:
+    controllers: "{{ controllers }}"
+    only: [press_1]
+    values:
+      emergency_stop: 0
+    allow: [emergency_stop]
+    approvals: ~/.local/state/multi_sonicator/approvals
 """
 
 RETURN = r"""
@@ -84,6 +96,11 @@ controllers:
       description: Names of the points written, in the order of writing.
       type: list
       elements: str
+    approval:
+      description: Who approved it, C(by), the C(reason), and the request by its C(id) and when it C(expires).
+      returned: when it needed approval
+      type: dict
+      sample: {by: [alice, bob], reason: Cooling was mended, id: 0b7f, expires: "2026-11-25T22:00:00Z"}
     failed:
       description: Whether a register could not be read or did not take its value.
       type: bool
@@ -93,7 +110,7 @@ controllers:
 """
 
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.operations import write_registers
-from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import ControllerModule
+from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import APPROVALS, ControllerModule
 
 
 def main() -> None:
@@ -102,6 +119,7 @@ def main() -> None:
         {
             "values": {"type": "dict", "default": {}},
             "allow": {"type": "list", "elements": "str", "default": []},
+            **APPROVALS,
         }
     )
     values, allow = module.params["values"], module.params["allow"]

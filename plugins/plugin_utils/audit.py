@@ -121,12 +121,13 @@ def record_results(log: AuditLog, task: Task, result: Mapping[str, Any]) -> list
     records = []
     for event in of_results(task.module, task.arguments, result):
         told = replace(event, before=None, after=None, message="(no_log)") if task.no_log else event
+        approvals = [one for one in (task.approval, event.approval) if one]
         records.append(
             log.append(
                 told,
                 gateway=task.gateway,
                 remote_user=task.remote_user,
-                approval=task.approval,
+                approval="; ".join(approvals) or None,
                 rollout=task.rollout,
             )
         )

@@ -15,7 +15,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import i
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.release import path_of
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import CONTROLLER, RELEASE
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import approval_files, audit
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.firmware_source import fetch
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.profiles import load_profile
 
@@ -42,6 +42,8 @@ class ActionModule(ActionBase):
                 arguments["offered"] = self._offered(arguments)
             elif arguments.get("releases"):
                 arguments["releases"] = self._releases(arguments)
+            if arguments.get("approvals"):
+                arguments["approved"] = approval_files.collect(Path(self._local(arguments["approvals"])))
             log = audit.log_of(task_vars or {}, self._templar.template)
             if not self._task.check_mode and not self._looks_only:
                 log.prepare()  # what cannot be recorded must not be done

@@ -26,7 +26,7 @@ class People:
         """The private key of a person, who need not be an approver."""
         path = self.directory / name
         if not path.exists():
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], check=True)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
         return path
 
     def public(self, name: str) -> str:
@@ -41,7 +41,7 @@ class People:
 
     def sign(self, name: str, content: bytes, namespace: str = NAMESPACE) -> str:
         """What ``ssh-keygen -Y sign`` makes of it."""
-        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", self.key(name)]
+        command = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(self.key(name))]
         return subprocess.run(command, input=content, capture_output=True, check=True).stdout.decode()
 
     def offer(self, request: dict[str, Any], *names: str, file: str = "request.json") -> dict[str, Any]:

@@ -108,6 +108,12 @@ def test_a_point_that_cannot_be_read_has_what_was_written() -> None:
     assert (event.before, event.after) == ({}, {"system_reset": "restart"})
 
 
+def test_who_approved_it_on_the_gateway() -> None:
+    approval = {"by": ["alice", "bob"], "reason": f"Mended, password={CANARY}", "id": "0b7f", "expires": "later"}
+    [event] = events_of("firmware", one(changed=True, outcome="deployed", approval=approval))
+    assert event.approval == f"alice and bob: Mended, password={REDACTED} (request 0b7f)"
+
+
 def test_an_emergency() -> None:
     wrote = one(changed=True, written=["emergency_stop"], before={"emergency_stop": 0}, after={"emergency_stop": 1})
     failed = one("mixer", failed=True)
@@ -253,6 +259,7 @@ def test_each_event_is_one_line_of_json(journal: socket.socket) -> None:
         "image": DIGEST,
         "result": "deployed",
         "message": "ä\nb",
+        "approval": None,
     }
     assert json.loads(second)["message"] == f"password={REDACTED}"
 

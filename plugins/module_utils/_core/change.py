@@ -171,6 +171,7 @@ class Transaction:
         self._require_drained_or_drainable()
         if self.target.flash is None:
             return Outcome("would_read", "would read the chip", before=before, after=before)
+        self.permit()
         after = {"version": self.target.version, "digest": self.target.digest}
         return Outcome("would_deploy", f"would go to {self.target.label}", True, before=before, after=after)
 

@@ -55,7 +55,7 @@ class Event:
     ``what``: flash, rollback, register_write, emergency, restore, snapshot, chip_read, approval, rollout_start or
     another word of the caller's. ``before`` and ``after`` hold values by name, ``image`` the sha256 of the flash's
     content that was to be, as far as it is known. ``result``: an outcome of the firmware transaction, else changed,
-    read or failed.
+    read or failed. ``approval`` says who approved it on the gateway, and why.
     """
 
     what: str
@@ -67,6 +67,7 @@ class Event:
     image: str | None = None
     result: str | None = None
     message: str | None = None
+    approval: str | None = None
 
 
 def of_results(module: str, arguments: Mapping[str, Any], result: Mapping[str, Any]) -> list[Event]:
@@ -84,7 +85,9 @@ def of_results(module: str, arguments: Mapping[str, Any], result: Mapping[str, A
     for one in _per_controller(arguments, result):
         if reads or one.get("changed") or (one.get("failed") and module != "firmware_info"):
             event = _event("chip_read" if reads else _KINDS[module], arguments, one)
-            redacted = {side: redact(getattr(event, side), known) for side in ("before", "after", "message")}
+            redacted = {
+                side: redact(getattr(event, side), known) for side in ("before", "after", "message", "approval")
+            }
             events.append(replace(event, **redacted))
     return events
 
@@ -114,6 +117,7 @@ def _event(what: str, arguments: Mapping[str, Any], one: Mapping[str, Any]) -> E
         after=one.get("after"),
         result=one.get("outcome") or ("failed" if one.get("failed") else "read" if what == "chip_read" else "changed"),
         message=f"{message} ({', '.join(found)})" if found else message,
+        approval=_approval(one.get("approval")),
     )
     if what == "register_write":
         return _register_event(event, arguments, one)
@@ -124,6 +128,10 @@ def _event(what: str, arguments: Mapping[str, Any], one: Mapping[str, Any]) -> E
         reached = None if one.get("failed") else (event.after or {}).get("digest")
         return replace(event, what=kind, image=one.get("image") or reached)
     return event
+
+
+def _approval(approval: Mapping[str, Any] | None) -> str | None:
+    return f"{' and '.join(approval['by'])}: {approval['reason']} (request {approval['id']})" if approval else None
 
 
 def _written(one: Mapping[str, Any], side: str) -> dict[str, Any]:

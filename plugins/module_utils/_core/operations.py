@@ -299,6 +299,60 @@ def _transact(
     )
 
 
+# Approvals
+
+
+def request_approval(
+    gateway: Gateway, desired: Mapping[str, Any], targets: Mapping[str, Target], reason: str, hours: float
+) -> Result:
+    """A request to approve the writing of ``desired`` on all controllers, or their ``targets``, for so many hours."""
+
+    def act(controller: Controller) -> Act | None:
+        if controller.name in targets:
+            return firmware_act(controller, targets[controller.name])
+        for name, value in desired.items():
+            _require_writable(controller.profile.point(name), desired)
+            controller.profile.point(name).encode(value)
+        return register_act(controller, {**controller.settings, **desired})
+
+    acts = [act for act in gateway.prepare(act).values() if act]
+    if not acts:
+        raise CoreError(
+            "nothing of this needs approval: only values of class emergency do that do not stop, and releases that "
+            "nobody has signed; no request was made"
+        )
+    request = gateway.approvals.request(acts, reason, hours)
+    said = "; ".join(f"{act.controller}: {act.label}" for act in acts)
+    return {
+        "changed": True,
+        "request": request,
+        "needed": gateway.approvals.needed,
+        "msg": f"asked on {request['gateway'].split()[0]} until {request['expires']} for {said}",
+    }
+
+
+def show_approvals(gateway: Gateway) -> Result:
+    """Every request that is offered, and what this gateway thinks of it."""
+    requests = gateway.approvals.describe()
+    told = [f"{one['file']}: {_standing(one)}" for one in requests]
+    nobody = [] if gateway.approvals.needed else [f"no {gateway.approvals.approvers_file}: nothing needs approval here"]
+    return {
+        "changed": False,
+        "requests": requests,
+        "needed": gateway.approvals.needed,
+        "msg": "\n".join([*nobody, *told]) or "nothing was asked for",
+    }
+
+
+def _standing(request: Mapping[str, Any]) -> str:
+    if request["wrong"]:
+        return str(request["wrong"])
+    used = f", used for {', '.join(request['used_for'])}" if request["used_for"] else ""
+    signed = f"signed by {', '.join(request['by']) or 'nobody'}"
+    missing = f", {request['missing']} missing" if request["missing"] else ""
+    return f"{', '.join(request['controllers'])}: {request['reason']}; {signed}{missing}{used}"
+
+
 # Snapshots
 
 
