@@ -128,7 +128,8 @@ def scannable(port: Port) -> str:
     if port.problem:
         return f"not scanned: it {port.problem}"
     if port.used_by:
-        return f"not scanned: {', '.join(port.used_by)} uses it; once its units rest, end that program for the time of the scan"
+        users = ", ".join(port.used_by)
+        return f"not scanned: {users} uses it; once its units rest, end that program for the time of the scan"
     return ""
 
 
