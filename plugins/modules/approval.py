@@ -146,6 +146,11 @@ requests:
     expires:
       description: Until when it counts (UTC).
       type: str
+approvers:
+  description: Names of those who may approve.
+  returned: with O(operation=show)
+  type: list
+  elements: str
 needed:
   description: Whether the gateway has a file of approvers.
   returned: success

@@ -14,7 +14,7 @@ from support.ansible import COLLECTION, Control
 from support.virtual import REPOSITORY
 
 ROLE = REPOSITORY / "roles/controllers"
-ENTRY_POINTS = ("configure", "deploy", "main", "restore", "rollback", "snapshot", "status")
+ENTRY_POINTS = ("approve", "configure", "deploy", "main", "restore", "rollback", "snapshot", "status")
 BAD = {
     "drain of no choice": (
         "deploy",

@@ -333,6 +333,7 @@ def test_a_link_that_leads_nowhere_is_no_way_around(place: Place, people: People
 
 def test_what_is_offered_is_described(place: Place) -> None:
     offers = [place.offer("alice"), {"file": "other", "request": "{}", "signatures": []}]
+    assert place.approvals().approvers() == ["alice", "bob", "carol"]
     [told, other] = place.approvals(*offers).describe()
     assert (told["by"], told["missing"], told["used_for"], told["wrong"]) == (["alice"], 1, [], "")
     assert told["controllers"] == {"press": ACT.what}

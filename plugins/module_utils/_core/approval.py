@@ -176,6 +176,11 @@ class Approvals:
                 return approval
         return None
 
+    def approvers(self) -> list[str]:
+        """The names of those who may approve; ApprovalError where their file does not say it plainly."""
+        lines = [line for line in _lines(self._people) if line and not line.startswith("#")] if self.needed else []
+        return sorted({line.split()[0] for line in lines})
+
     def describe(self) -> list[dict[str, Any]]:
         """Every offered request: its ``file``, what it says, who signed it, for whom it was used, what is wrong."""
         return [self._description(offer) for offer in self._offers]

@@ -333,24 +333,26 @@ def request_approval(
 
 def show_approvals(gateway: Gateway) -> Result:
     """Every request that is offered, and what this gateway thinks of it."""
+    approvers = gateway.approvals.approvers()
     requests = gateway.approvals.describe()
-    told = [f"{one['file']}: {_standing(one)}" for one in requests]
-    nobody = [] if gateway.approvals.needed else [f"no {gateway.approvals.approvers_file}: nothing needs approval here"]
+    who = f"{', '.join(approvers)} may approve" if approvers else "nothing needs approval here"
     return {
         "changed": False,
         "requests": requests,
         "needed": gateway.approvals.needed,
-        "msg": "\n".join([*nobody, *told]) or "nothing was asked for",
+        "approvers": approvers,
+        "msg": "\n".join([f"{gateway.approvals.approvers_file}: {who}", *(_standing(one) for one in requests)]),
     }
 
 
 def _standing(request: Mapping[str, Any]) -> str:
     if request["wrong"]:
-        return str(request["wrong"])
+        return f"{request['file']}: {request['wrong']}"
     used = f", used for {', '.join(request['used_for'])}" if request["used_for"] else ""
     signed = f"signed by {', '.join(request['by']) or 'nobody'}"
     missing = f", {request['missing']} missing" if request["missing"] else ""
-    return f"{', '.join(request['controllers'])}: {request['reason']}; {signed}{missing}{used}"
+    names = ", ".join(request["controllers"])
+    return f"{request['file']}: {request['act']} of {names}, {request['reason']}: {signed}{missing}{used}"
 
 
 # Snapshots
