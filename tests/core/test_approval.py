@@ -83,6 +83,19 @@ def test_a_stop_is_not_released_without_two_persons(stopped: Site, names: tuple[
     assert stopped.emergency_stop() == 1
 
 
+def test_a_restart_is_no_way_around(stopped: Site) -> None:
+    """It would forget the stop."""
+    with pytest.raises(InventoryError, match="writing system_reset = restart needs approvals by 2"):
+        stopped.write({"system_reset": "restart"})
+    assert stopped.lane.control("state")["requests"] == 0
+    assert stopped.emergency_stop() == 1
+    stopped.ask("alice", "bob", system_reset="restart")
+    assert stopped.write({"system_reset": "restart"})["approval"]["by"] == ["alice", "bob"]
+    with stopped.lane.device() as device:
+        assert device.wait_for_answer(2)
+    assert stopped.emergency_stop() == 0
+
+
 def test_two_persons_release_a_stop_once(stopped: Site) -> None:
     stopped.ask("alice", "bob", **CLEAR)
     looked = stopped.write(CLEAR, check=True)
