@@ -25,6 +25,8 @@ RECORD = "/var/lib/multi_sonicator/hardening.json"
 GUARD_UNIT = "multi-sonicator-hardening-guard"
 GUARD_SCRIPT = "/var/lib/multi_sonicator/hardening-guard.sh"
 
+_NO_SUCH_UNIT = 5  # systemctl's exit code; what is not there has nothing to be told
+
 
 @dataclass(frozen=True)
 class Change:
@@ -91,7 +93,7 @@ class Hardening:
     def apply(self, changes: Sequence[Change], installed: Iterable[str] = (), guard_seconds: float = 0) -> bool:
         """Make the changes of a plan and remember what was before; whether the guard is armed, until :func:`confirm`.
 
-        ``installed`` are packages that were brought for it. ControlError at the first setting that cannot be put.
+        ``installed`` are packages that were brought for it. ControlError names all settings that cannot be put.
         """
         kept = self._record["settings"]
         for change in changes:
@@ -104,7 +106,8 @@ class Hardening:
                 }
         self._record["packages"] = sorted({*self._record["packages"], *installed})
         before = self.pending
-        self._record["pending"] = _unique([*before, *(argv for one in changes for argv in one.setting.activate)])
+        strict = [argv for one in changes if not self._is_lenient(one) for argv in one.setting.activate]
+        self._record["pending"] = _unique([*before, *strict])
         self._save()
         guarded = [change for change in changes if change.setting.guarded] if guard_seconds else []
         if guarded:
@@ -113,18 +116,18 @@ class Hardening:
         for change in back:
             self._take_back(change)
         self._follow(back)
-        put = [change for change in changes if not change.back]
-        others = [change for change in put if change.setting.kind != "unit"]
-        for change in others:
-            self._put(change)
-        self._follow(others, before)
-        for change in put:
-            if change.setting.kind == "unit":
-                self._put(change)
         for change in back:
             del kept[change.setting.key]
+        put = [change for change in changes if not change.back]
+        others = [change for change in put if change.setting.kind != "unit"]
+        problems = [problem for change in others if (problem := self._put(change))]
+        self._follow(others, before)
+        units = [change for change in put if change.setting.kind == "unit"]
+        problems += [problem for change in units if (problem := self._put(change))]
         self._record["pending"] = []
         self._save()
+        if problems:
+            raise ControlError("\n".join(problems))
         return bool(guarded)
 
     def end(self) -> None:
@@ -144,7 +147,8 @@ class Hardening:
                 continue
         self._path.unlink(missing_ok=True)
 
-    def _put(self, change: Change) -> None:
+    def _put(self, change: Change) -> str | None:
+        """What went wrong, if anything did."""
         setting = change.setting
         validate = [str(word) for word in setting.validate]
         try:
@@ -159,8 +163,9 @@ class Hardening:
                     CHANGING[setting.kind].put(self._host, setting.name, change.found)
                     raise ControlError(f"{shlex.join(validate)} refuses it: {(done.stderr or done.stdout).strip()}")
         except (OSError, CoreError) as error:
-            if not (self._host.container and setting.may_fail):
-                raise ControlError(f"control {setting.control or 'of several'}: {setting.key}: {error}") from None
+            if not self._is_lenient(change):
+                return f"control {setting.control or 'of several'}: {setting.key}: {error}"
+        return None
 
     def _validate_aside(self, change: Change, validate: Sequence[str]) -> None:
         """Before it is in its place, where it would count at once."""
@@ -185,15 +190,18 @@ class Hardening:
         if any(change.setting.name.startswith("/etc/systemd/system/") for change in changes):
             self._host.must(["systemctl", "daemon-reload"])
         argvs = [*owed, *(argv for change in changes for argv in change.setting.activate)]
-        lenient = [one for one in changes if one.back or (one.setting.may_fail and self._host.container)]
-        tolerated = {tuple(argv) for one in lenient for argv in one.setting.activate}
+        tolerated = {tuple(argv) for one in changes if self._is_lenient(one) for argv in one.setting.activate}
         for argv in _unique(argvs):
-            try:
-                self._host.must(argv)
-            except ControlError as error:
-                if tuple(argv) not in tolerated:
-                    raise
-                self.warnings.append(str(error))
+            done = self._host.run(argv)
+            if done.returncode in (0, _NO_SUCH_UNIT if argv[0] == "systemctl" else 0):
+                continue
+            problem = f"{shlex.join(argv)}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()}"
+            if tuple(argv) not in tolerated:
+                raise ControlError(problem)
+            self.warnings.append(problem)
+
+    def _is_lenient(self, change: Change) -> bool:
+        return change.back or (change.setting.may_fail and self._host.container)
 
     def _remember_directories(self, name: str) -> None:
         missing = [str(one) for one in Path(name).parents if not self._host.path(str(one)).exists()]
