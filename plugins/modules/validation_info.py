@@ -145,7 +145,7 @@ def main() -> None:
             **strings,
             "default": ["/etc/multi_sonicator", "/usr/local/lib/multi_sonicator", "/var/lib/multi_sonicator"],
         },
-        "keys": {**strings, "default": []},
+        "keys": {**strings, "default": [], "no_log": False},
         "disk": {"type": "float", "default": 500.0},
         "memory": {"type": "float", "default": 64.0},
         "clock_tolerance": {"type": "float", "default": 10.0},

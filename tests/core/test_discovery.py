@@ -21,7 +21,7 @@ from _core import rtu
 from _core.device import Device
 from _core.discovery import Order, discover, parse_units
 from _core.line import open_bus
-from _core.ports import find
+from _core.ports import Port, find
 from support.profiles import profile
 from support.virtual import Board, VirtualLine
 
@@ -144,6 +144,11 @@ def test_no_programmer_is_asked_where_something_might_run(lines: list[VirtualLin
         ports = find([str(lines[0].line), unknown.line], [str(lines[0].programmer("mixer"))])
         found = discover(ports, order("1-9"), True, str(tmp_path), tmp_path / "scratch")
     assert any("unit 9 on" in note and "fits no profile with a part" in note for note in found["notes"])
+    used = Port("/dev/used", ("/dev/used",), "/dev/used", kind="line", used_by=("PID 1 (keeper)",))
+    unknown_use = Port("/dev/what", ("/dev/what",), "/dev/what")
+    found = discover([*ports, used, unknown_use], order("1-3"), True, str(tmp_path), tmp_path / "scratch")
+    assert "/dev/used: not scanned: PID 1 (keeper) uses it" in found["notes"][0]
+    assert "/dev/what: not scanned" in found["notes"][0]
     for line in lines:
         assert [board["boots"] for board in line.state()["boards"].values()] == [1] * len(line.boards)
 

@@ -23,7 +23,7 @@ from typing import Any
 from .device import Device, Identity
 from .errors import BadFrame, BusError, CoreError, ExceptionAnswer, NoAnswer
 from .line import Bus, open_bus
-from .ports import LINE, PROGRAMMER, UNKNOWN, Port, distinct, entries
+from .ports import PROGRAMMER, UNKNOWN, Port, distinct, entries
 from .profile import Profile, Value
 from .programmer import Programmer
 
@@ -124,7 +124,7 @@ def scannable(port: Port) -> str:
     if port.kind == PROGRAMMER:
         return f"not scanned: it {port.evidence}"
     if port.kind == UNKNOWN and not port.asked:
-        return f"not scanned: {port.evidence}, and reads may disturb it; name it in ports if it is a line"
+        return f"not scanned: {port.evidence}; name it in ports if it is a line, or in programmers if it is one"
     if port.problem:
         return f"not scanned: it {port.problem}"
     if port.used_by:
@@ -246,7 +246,7 @@ def _identify(controller: Controller, bus: Bus, order: Order) -> Controller:
 
 def refusal(scans: Sequence[Scan]) -> str:
     """Why no programmer may be asked now, in words; empty where all controllers are known and at rest."""
-    reasons = [f"{one.port.name}: {one.msg}" for one in scans if one.port.kind == LINE and not one.complete]
+    reasons = [f"{one.port.name}: {one.msg}" for one in scans if not one.complete]
     for one in (controller for scan in scans for controller in scan.controllers):
         if one.profile is None or one.profile.part is None:
             reasons.append(f"{one} fits no profile with a part, so that nothing tells whether its units are at rest")
