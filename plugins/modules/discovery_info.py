@@ -239,7 +239,7 @@ notes:
   type: list
   elements: str
 inventory:
-  description: C(gateway_ports) and, with O(scan), C(controllers) as an inventory takes them.
+  description: C(gateway_ports) and, where a line was scanned, C(controllers) as an inventory takes them.
   returned: always
   type: dict
 """

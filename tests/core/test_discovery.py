@@ -215,13 +215,15 @@ def test_a_port_that_somebody_uses_is_told_and_not_opened(lines: list[VirtualLin
         deadline = time.monotonic() + 10
         while not find([str(line.line)])[0].used_by and time.monotonic() < deadline:
             time.sleep(0.02)
-        (port,) = discover(find([str(line.line)]), order("2"))["ports"]
+        found = discover(find([str(line.line)]), order("2"))
+        (port,) = found["ports"]
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
     assert f"PID {child}" in port["used_by"][0]
     assert port["scan"]["msg"].startswith("not scanned: PID")
     assert line.state()["requests"] == 0
+    assert "controllers" not in found["inventory"], "nobody knows of any, which is not the same as none"
 
 
 def test_a_unit_that_answers_with_noise_is_told(tmp_path: Path) -> None:

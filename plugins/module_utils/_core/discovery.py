@@ -396,7 +396,7 @@ def discover(
     by_name = {one.port.name: one for one in scans}
     named = list(zip(names, controllers, strict=True))
     inventory: dict[str, Any] = {"gateway_ports": entries(found)}
-    if order:
+    if any(one.complete for one in scans):
         inventory["controllers"] = [_entry(name, one) for name, one in named if one.profile]
     return {
         "ports": [_told(port, by_name.get(port.name), answers.get(port.name, "")) for port in found],
