@@ -126,6 +126,9 @@ requests:
     wrong:
       description: Why it does not count on this gateway, empty where it does.
       type: str
+    elsewhere:
+      description: Whether it is for another gateway.
+      type: bool
     by:
       description: Names of those who signed it.
       type: list

@@ -8,6 +8,7 @@ import base64
 import copy
 import dataclasses
 import datetime
+import os
 import subprocess
 import textwrap
 import threading
@@ -117,7 +118,7 @@ def test_the_command_that_is_told_is_the_one_to_use(place: Place, people: People
 
 def test_one_person_counts_once(place: Place, people: People) -> None:
     twice = place.offer("alice", "alice")
-    assert "has 1 (alice), 1 of its signatures being of nobody else's" in place.refusal(twice)
+    assert "has 1 (alice) and 1 more that do not count (a stranger's, the same person's, or" in place.refusal(twice)
     people.write_approvers("alice", "bob", lines=[f"alice {people.public('second key of alice')}"])
     assert "has 1 (alice)" in place.refusal(place.offer("alice", "second key of alice"))
 
@@ -148,6 +149,15 @@ def test_a_signature_for_something_else_does_not_count(place: Place, people: Peo
 def test_another_gateway_does_not_take_it(place: Place, people: People, tmp_path: Path) -> None:
     other = Place(tmp_path / "other", people)
     assert "request.json is for gateway " in other.refusal(place.offer("alice", "bob"))
+
+
+def test_of_many_requests_the_nearest_are_told(place: Place, people: People, tmp_path: Path) -> None:
+    elsewhere = [{**Place(tmp_path / "other", people).offer(), "file": f"other{number}"} for number in range(5)]
+    mixer = people.offer({**place.request, "controllers": {"mixer": ACT.what}}, file="mixer")
+    assert "counts (mixer is not for controller press); write one" in place.refusal(*elsewhere, mixer)
+    assert "; other2 is for gateway " in place.refusal(*elsewhere)
+    assert "; 2 more); write one" in place.refusal(*elsewhere)
+    assert [one["elsewhere"] for one in place.approvals(*elsewhere, mixer).describe()] == [True] * 5 + [False]
 
 
 def test_it_expires(place: Place) -> None:
@@ -317,8 +327,29 @@ def test_more_may_be_required(place: Place, people: People) -> None:
 
 def test_a_file_that_others_may_write_does_not_count(place: Place, people: People) -> None:
     people.approvers.chmod(0o664)
-    with pytest.raises(ApprovalError, match=r"others may write it \(mode 0664\)"):
+    with pytest.raises(ApprovalError, match=r"others may write it \(mode 0664, owner \d+\)"):
         place.approvals(place.offer("alice", "bob")).require(ACT)
+
+
+def test_a_file_of_another_user_does_not_count(place: Place, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = place.offer("alice", "bob")
+    if os.geteuid() == 0:
+        os.chown(people.approvers, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    try:
+        with pytest.raises(ApprovalError, match="others may write it"):
+            place.approvals(offer).require(ACT)
+    finally:
+        people.approvers.unlink()
+
+
+def test_it_expires_while_a_run_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    approvals = place.approvals(place.offer("alice", "bob"))
+    assert approvals.require(ACT)
+    monkeypatch.setattr(approval, "age", lambda _moment: 1)
+    with pytest.raises(NotApproved, match=r"request\.json expired at"):
+        approvals.use(ACT)
 
 
 def test_a_link_that_leads_nowhere_is_no_way_around(place: Place, people: People, tmp_path: Path) -> None:
@@ -358,9 +389,11 @@ def test_ssh_keygen_has_a_deadline_and_may_be_missing(
 
     offer = place.offer("alice", "bob")
     stuck = tmp_path / "ssh-keygen"
-    stuck.write_text("#!/bin/sh\nexec sleep 60\n")
+    stuck.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     stuck.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert Approvals(place.state, people.approvers, [offer]).require(ACT), "a task's environment says nothing"
+    monkeypatch.setattr(os, "defpath", str(tmp_path))
     refused(ApprovalError, "was not done after 0.2 s and was ended")
     stuck.unlink()
     refused(MissingPackage, "install the Debian package openssh-client")

@@ -39,6 +39,7 @@ APPROVERS = "/etc/multi_sonicator/approvers"
 NAMESPACE = "multi-sonicator-approval"
 LONGEST = 24 * 3600
 _DEADLINE = 10.0
+_SHOWN = 3
 _FIELDS = frozenset(("act", "controllers", "expires", "gateway", "id", "reason"))
 _ID = re.compile(r"[0-9a-f]{32}")
 _REQUIRED = re.compile(r"#\s*required:\s*(\S+)")
@@ -95,6 +96,7 @@ class _Offer:
     signatures: tuple[str, ...]
     request: Mapping[str, Any]
     wrong: str
+    elsewhere: bool = False
 
 
 def canonical(request: Mapping[str, Any]) -> bytes:
@@ -186,7 +188,8 @@ class Approvals:
         return [self._description(offer) for offer in self._offers]
 
     def _description(self, offer: _Offer) -> dict[str, Any]:
-        told: dict[str, Any] = {"file": offer.file, "wrong": offer.wrong, "by": [], "missing": 0, "used_for": []}
+        told: dict[str, Any] = {"by": [], "missing": 0, "used_for": []}
+        told |= {"file": offer.file, "wrong": offer.wrong, "elsewhere": offer.elsewhere}
         if not offer.request:
             return told
         by = self._signed_by(offer) if self.needed else ()
@@ -197,13 +200,13 @@ class Approvals:
 
     def _approval(self, act: Act, unused: bool) -> Approval:
         best: tuple[_Offer, tuple[str, ...]] | None = None
-        others = []
+        others: list[tuple[bool, str]] = []
         for offer in self._offers:
             wrong = offer.wrong or _difference(offer.request, act)
             if not wrong and unused and self._used(offer.request["id"], act.controller).exists():
                 wrong = "was used for it already"
             if wrong:
-                others.append(f"{offer.file} {wrong}")
+                others.append((offer.elsewhere, f"{offer.file} {wrong}"))
                 continue
             by = self._signed_by(offer)
             if len(by) >= self._required:
@@ -213,7 +216,7 @@ class Approvals:
         needs = f"{act.label} needs approvals by {self._required} different persons"
         if best:
             raise NotApproved(f"{needs}, {_lacking(*best)}")
-        seen = f" ({'; '.join(others)})" if others else ""
+        seen = f" ({_summary(others)})" if others else ""
         raise NotApproved(
             f"{needs}, and no request for exactly this counts{seen}; write one with the playbook "
             "multi_sonicator.ops.approve and have them sign it"
@@ -222,8 +225,9 @@ class Approvals:
     def _used(self, number: str, controller: str) -> Path:
         return self.state_directory / "approvals" / number / controller
 
-    @cached_property
+    @property
     def _offers(self) -> list[_Offer]:
+        """As they are now: a run may take longer than a request counts."""
         gateway = gateway_identity(self.state_directory)
         return [_offer(one, gateway) for one in self._offered]
 
@@ -241,7 +245,7 @@ class Approvals:
         with tempfile.TemporaryDirectory() as directory:
             allowed, signed = Path(directory, "approvers"), Path(directory, "signature")
             allowed.write_bytes(self._people)  # as it was judged
-            signed.write_text(signature, encoding="utf-8")
+            signed.write_text(signature, encoding="utf-8", errors="replace")
             found = self._ssh_keygen("find-principals", "-f", str(allowed), "-s", str(signed))
             if found.returncode or len(found.stdout.split()) != 1:
                 return ""
@@ -250,7 +254,7 @@ class Approvals:
             return "" if self._ssh_keygen("verify", *arguments, content=content).returncode else name
 
     def _ssh_keygen(self, operation: str, *arguments: str, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        program = shutil.which("ssh-keygen")
+        program = shutil.which("ssh-keygen", path=os.defpath)  # a task's environment is the control node's to say
         if program is None:
             raise MissingPackage("ssh-keygen is missing; install the Debian package openssh-client")
         try:
@@ -275,16 +279,16 @@ class Approvals:
     def _people(self) -> bytes:
         """The file of approvers, which says plainly who is who; ApprovalError where it does not."""
         try:
-            mode = self.approvers_file.stat().st_mode
+            status = self.approvers_file.stat()
             content = self.approvers_file.read_bytes()
         except OSError as error:
             raise ApprovalError(
                 f"{self.approvers_file}: {error.strerror}; expected to read there who may approve"
             ) from None
-        if mode & 0o022:
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
             raise ApprovalError(
-                f"{self.approvers_file}: others may write it (mode {mode & 0o7777:04o}), expected only its owner; see "
-                "who did, then put it there again"
+                f"{self.approvers_file}: others may write it (mode {status.st_mode & 0o7777:04o}, owner "
+                f"{status.st_uid}), expected only root; see who did, then put it there again"
             )
         owners: dict[bytes, str] = {}
         for number, line in enumerate(_lines(content), 1):
@@ -341,9 +345,10 @@ def _lines(content: bytes) -> list[str]:
 def _offer(one: Mapping[str, Any], gateway: str) -> _Offer:
     content = str(one["request"]).encode("utf-8", "replace")
     request = _parse(content)
+    elsewhere = bool(request) and request["gateway"] != gateway
     if not request:
         wrong = "is not a request as the playbook multi_sonicator.ops.approve writes it"
-    elif request["gateway"] != gateway:
+    elif elsewhere:
         wrong = f"is for gateway {request['gateway']}, this is {gateway}"
     elif age(request["expires"]) >= 0:
         wrong = f"expired at {request['expires']}"
@@ -351,7 +356,7 @@ def _offer(one: Mapping[str, Any], gateway: str) -> _Offer:
         wrong = f"counts until {request['expires']}, which is more than 24 h"
     else:
         wrong = ""
-    return _Offer(str(one["file"]), content, tuple(one.get("signatures") or ()), request, wrong)
+    return _Offer(str(one["file"]), content, tuple(one.get("signatures") or ()), request, wrong, elsewhere)
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -366,17 +371,25 @@ def _parse(content: bytes) -> dict[str, Any]:
             and all(isinstance(request[key], str) for key in _FIELDS - {"controllers"})
             and bool(_ID.fullmatch(request["id"]))
         )
-        age(request["expires"]) if sound else None
+        if sound:
+            age(request["expires"])
     except (ValueError, RecursionError):
         return {}
     return request if sound else {}
+
+
+def _summary(others: Sequence[tuple[bool, str]]) -> str:
+    """Why none of the other offers will do; those for other gateways only where there is no nearer one."""
+    near = [told for elsewhere, told in others if not elsewhere] or [told for _elsewhere, told in others]
+    more = [f"{len(near) - _SHOWN} more"] if len(near) > _SHOWN else []
+    return "; ".join([*near[:_SHOWN], *more])
 
 
 def _lacking(offer: _Offer, by: Sequence[str]) -> str:
     """How an offer that is in order comes to enough signatures."""
     has = f"has {len(by)}{' (' + ', '.join(by) + ')' if by else ''}"
     idle = len(offer.signatures) - len(by)
-    note = f", {idle} of its signatures being of nobody else's or of another text" if idle else ""
+    note = f" and {idle} more that do not count (a stranger's, the same person's, or of another text)" if idle else ""
     file = shlex.quote(offer.file)
     sign = f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY < {file} > {file}.NAME.sig"
     return f"{has}{note}; have somebody else sign {file} with: {sign}"

@@ -341,7 +341,12 @@ def show_approvals(gateway: Gateway) -> Result:
         "requests": requests,
         "needed": gateway.approvals.needed,
         "approvers": approvers,
-        "msg": "\n".join([f"{gateway.approvals.approvers_file}: {who}", *(_standing(one) for one in requests)]),
+        "msg": "\n".join(
+            [
+                f"{gateway.approvals.approvers_file}: {who}",
+                *(_standing(one) for one in requests if not one["elsewhere"]),
+            ]
+        ),
     }
 
 
