@@ -288,7 +288,7 @@ class _Unit:
         return bool(found == wanted)
 
     def put(self, host: Host, name: str, state: State) -> None:
-        """Also without a state: what was not there is stopped."""
+        """A unit that was not there before is stopped, and what it kept is removed."""
         start, active = (state["start"], state["active"]) if state else ("disabled", False)
         if start == "masked":
             host.must(["systemctl", "mask", "--now", "--", name])
@@ -300,6 +300,8 @@ class _Unit:
             host.must(["systemctl", "start", "--", name])
         else:
             host.run(["systemctl", "stop", "--", name])
+        if state is None:
+            host.run(["systemctl", "clean", "--what=state", "--", name])
 
     def show(self, state: State) -> str:
         if state is None:

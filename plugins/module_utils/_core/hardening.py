@@ -104,6 +104,7 @@ class Hardening:
                     "before": change.found,
                     "activate": activate,
                 }
+        self._remember_directories(RECORD)
         self._record["packages"] = sorted({*self._record["packages"], *installed})
         before = self.pending
         strict = [argv for one in changes if not self._is_lenient(one) for argv in one.setting.activate]
@@ -140,12 +141,12 @@ class Hardening:
                 self.warnings.append(f"{' '.join(names)} stay installed: {' '.join(others)} would go with them")
             else:
                 self._host.must(["apt-get", "--quiet", "--yes", "purge", "--", *names])
+        self._path.unlink(missing_ok=True)
         for directory in sorted(self._record["directories"], key=len, reverse=True):
             try:
                 self._host.path(directory).rmdir()
             except OSError:  # somebody has put something there, or taken it away
                 continue
-        self._path.unlink(missing_ok=True)
 
     def _put(self, change: Change) -> str | None:
         """What went wrong, if anything did."""

@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controls of the role hardening as data: complete, referenced, and the same in the documentation."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+FORMS = {"cis": r"\d+(\.\d+)+( to \d+(\.\d+)+)?", "iec": r"(CR|HDR) [1-7]\.\d+", "nist": r"[A-Z]{2}-\d+(\(\d+\))?"}
+
+
+def controls(top: pathlib.Path) -> list[dict[str, Any]]:
+    """In the order of the role."""
+    files = top / "roles/hardening/vars/main"
+    data = {key: value for path in files.glob("*.yml") for key, value in yaml.safe_load(path.read_text()).items()}
+    return [control for name in re.findall(r"_hardening_\w+", data["_hardening_all"]) for control in data[name]]
+
+
+def table(top: pathlib.Path) -> str:
+    """The documentation's table."""
+    rows = [
+        "| control | what for | CIS | IEC 62443-4-2 | NIST SP 800-82r3 | a container |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in controls(top):
+        references = " | ".join(one["references"][standard] for standard in FORMS)
+        shown = "cannot show it" if "container" in one else "shows it"
+        rows.append(f"| `{one['id']}` | {one['title']} | {references} | {shown} |")
+    return "\n".join(rows)
+
+
+def test_the_documentation_has_every_control_as_it_is(top: pathlib.Path) -> None:
+    assert table(top) in (top / "docs/hardening.md").read_text(), table(top)
+
+
+def test_every_control_has_a_name_of_its_own(top: pathlib.Path) -> None:
+    names = [control["id"] for control in controls(top)]
+    assert len(names) == len(set(names)) >= 25
+
+
+@pytest.mark.parametrize("standard", FORMS)
+def test_references_are_of_the_form_of_their_standard(standard: str, top: pathlib.Path) -> None:
+    references = {control["id"]: control["references"][standard].split(", ") for control in controls(top)}
+    wrong = {
+        name: places for name, places in references.items() for one in places if not re.fullmatch(FORMS[standard], one)
+    }
+    assert wrong == {}
+
+
+def test_what_a_control_installs_is_configured_before_it_runs(top: pathlib.Path) -> None:
+    """Packages come without a start of their services: usbguard would cut off the serial adapters."""
+    tasks = yaml.safe_load((top / "roles/hardening/tasks/present.yml").read_text())
+    (install,) = [task["ansible.builtin.apt"] for task in tasks if "ansible.builtin.apt" in task]
+    assert install["policy_rc_d"] == 101
+
+
+def test_nothing_of_the_role_restarts_the_keeper_or_the_host(top: pathlib.Path) -> None:
+    commands = [argv for control in controls(top) for argv in control.get("activate", [])]
+    units = [unit for control in controls(top) if isinstance(control.get("units"), dict) for unit in control["units"]]
+    assert not [one for one in [*units, *map(" ".join, commands)] if "keeper" in one or "reboot" in one]
