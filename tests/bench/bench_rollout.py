@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A rollout over a fleet: what it costs the control node, and how soon and at what cost it shows what goes on.
 
-The peer (peer.yml) is the playbook that a competent user would write without our transaction: a task for each step of
-each controller. It is planned, measured between its steps and told of results by the same module as ours, uses the
-collection's modules where they fit and avrdude where none does, and brings image and programmer definition to a gateway
-once. Nothing in it waits or repeats for its own sake, and it does less: it verifies no signature, keeps no journal,
-could not be resumed or go back, and shows no progress. Both run with the settings of the checkout's ansible.cfg, the
-peer on a part of the fleet, since what a controller costs is compared.
+The peer (peer.yml) is the playbook that a competent user would write without our transaction, with a task a controller:
+one for each step of docs/transaction.md that leaves the control node, and one in a loop for each measurement between
+the steps of the plan. It is planned and told what comes next by the same module as ours, uses the collection's modules
+where they fit and avrdude where none does. Nothing in it waits or repeats for its own sake, and it does less than ours:
+it verifies no signature, keeps no journal, cannot be resumed or go back, leaves a line silent while it programs, and
+shows no progress. Both run with the settings of the checkout's ansible.cfg; the peer runs on a part of the fleet, since
+what a controller costs is compared.
 
 What a gateway runs is no cost of the control node, though with local connections it runs here too. Wall times depend
 on how much else the machine has to do, above all since it plays all gateways and boards; CPU times hardly do.
