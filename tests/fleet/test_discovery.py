@@ -151,6 +151,7 @@ def test_looking_again_writes_nothing_and_replaces_nothing_unasked(site: Site) -
 def test_a_sound_gateway_passes_and_nothing_is_written(site: Site) -> None:
     report = site.place / "validation.json"
     writes = [site.fleet.control("hall", name, "state")["write_requests"] for name in ("mixer_1", "mixer_2", "press")]
+    assert "changed=0" in site.play("validate", "--check", "--limit", "yard")
     site.play("validate", validation_report=str(report))
     findings = json.loads(report.read_text())
     assert set(findings) == {"hall", "yard"}
