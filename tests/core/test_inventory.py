@@ -52,6 +52,12 @@ def test_one_programmer_claimed_twice(links: list[str]) -> None:
     assert f"controllers a and b both claim programmer {links[1]}" in text
 
 
+@pytest.mark.parametrize("port", ["/dev/line\0", "/dev/line\n1", "/dev/\udc80"])
+def test_a_port_that_can_be_no_path(port: str) -> None:
+    assert f"controller a: line is {port!r}, expected the path of a port" in refusal(entry("a", line=port))
+    assert f"programmer is {port!r}" in refusal(entry("a", programmer=port))
+
+
 def test_a_programmer_that_is_a_line(links: list[str]) -> None:
     text = refusal(entry("a", line=links[0]), entry("b", line="/dev/line_2", programmer=links[1]))
     assert "controller b has programmer" in text

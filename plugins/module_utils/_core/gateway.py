@@ -73,6 +73,10 @@ def parse_controllers(
         if entry["profile"] not in known:
             problems.append(f"controller {name}: profile {entry['profile']} was not given")
             continue
+        ports = {key: entry[key] for key in ("line", "programmer") if entry.get(key)}
+        if wrong := [f"{key} is {port!r}" for key, port in ports.items() if not port.isprintable()]:
+            problems.append(f"controller {name}: {' and '.join(wrong)}, expected the path of a port")
+            continue
         controllers.append(
             Controller(
                 name=name,
