@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hardened hosts: what lynis says before and after, who is let back in, and that production does not notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fleet as hosts
+import pytest
+import yaml
+
+pytestmark = pytest.mark.xdist_group("fleet")
+
+TOP = Path(__file__).resolve().parents[2]
+NAMES = ("bookworm", "trixie")
+LINE = "/dev/ttyUSB0"
+GUARD_SECONDS = 20
+
+INSTALL = (
+    "sudo apt-get -q update && sudo DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install lynis"
+    # Its own timer is none of the host's.
+    " && sudo systemctl disable --now lynis.timer"
+)
+AUDIT = "sudo lynis audit system --quick --quiet --no-colors >/dev/null 2>&1; sudo cat /var/log/lynis-report.dat"
+
+
+class Site:
+    """One host of each release, one of them with a controller and the gateway's services."""
+
+    def __init__(self, fleet: hosts.Fleet) -> None:
+        self.fleet = fleet
+
+    def play(self, playbook: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".venv/collections"),
+            "ANSIBLE_TIMEOUT": "5",
+        }
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        command = [program, "-i", str(self.fleet.inventory), playbook, "-e", json.dumps(variables)]
+        return subprocess.run(
+            command, cwd=self.fleet.inventory.parent, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def require(self, playbook: str, **variables: Any) -> None:
+        done = self.play(playbook, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def on_each(self, command: str) -> dict[str, str]:
+        with ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda name: self.fleet.ssh(name, command).stdout, NAMES)
+            return dict(zip(NAMES, answers, strict=True))
+
+
+def index(report: str) -> int:
+    (found,) = re.findall(r"^hardening_index=(\d+)$", report, re.MULTILINE)
+    return int(found)
+
+
+@pytest.fixture(scope="module")
+def site(machine: None) -> Iterator[Site]:
+    directory = Path(tempfile.mkdtemp(prefix="fleet-"))
+    fleet = hosts.Fleet(directory / "site")
+    try:
+        controllers = [{"name": "press_1", "line": LINE, "unit": 2}]
+        fleet.up([hosts.Host("bookworm", "bookworm", controllers), hosts.Host("trixie", "trixie")])
+        yield Site(fleet)
+    finally:
+        fleet.down()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def before(site: Site) -> dict[str, str]:
+    """What lynis says of the bare hosts."""
+    site.on_each(INSTALL)
+    return site.on_each(AUDIT)
+
+
+@pytest.fixture(scope="module")
+def keeper(site: Site, before: dict[str, str]) -> str:
+    """The process that keeps the line spoken to, since when, and the port, before the host is hardened."""
+    play = [{"hosts": "gateways", "gather_facts": False, "roles": ["multi_sonicator.ops.gateway"]}]
+    path = site.fleet.inventory.with_name("gateway.yml")
+    path.write_text(yaml.safe_dump(play))
+    site.require(str(path))
+    return who_keeps(site)
+
+
+def who_keeps(site: Site) -> str:
+    look = "systemctl show -p MainPID,ActiveEnterTimestampMonotonic multi-sonicator-keeper; stat -c %t:%T,%i " + LINE
+    return site.fleet.ssh("bookworm", look).stdout
+
+
+@pytest.fixture(scope="module")
+def hardened(site: Site, keeper: str) -> Site:
+    site.require("multi_sonicator.ops.harden")
+    return site
+
+
+def test_the_line_is_kept_by_the_same_process(hardened: Site, keeper: str) -> None:
+    assert who_keeps(hardened) == keeper
+    assert "MainPID=0" not in keeper
+
+
+def test_lynis_finds_what_is_explained_and_nothing_else(
+    hardened: Site, before: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    after = hardened.on_each(AUDIT)
+    told = {name: (index(before[name]), index(after[name])) for name in NAMES}
+    with capsys.disabled():
+        print(f"\nlynis, hardening index before and after: {told}")
+    explained = yaml.safe_load((TOP / "roles/hardening/files/lynis.yml").read_text())
+    suggested = {
+        name for report in after.values() for name in re.findall(r"^suggestion\[\]=([^|]+)\|", report, re.MULTILINE)
+    }
+    warned = [line for report in after.values() for line in report.splitlines() if line.startswith("warning[]")]
+    assert suggested <= set(explained), suggested - set(explained)
+    assert warned == []
+    assert all(points >= 80 and points > bare for bare, points in told.values())
+
+
+def test_who_is_locked_out_is_let_in_again(hardened: Site) -> None:
+    """Rules that name nobody who is there, and a host key that the control node does not know."""
+    rules = (
+        "sudo nft list table inet multi_sonicator; sudo cat /etc/ssh/sshd_config.d/10-multi-sonicator-hardening.conf"
+    )
+    before = hardened.on_each(rules)
+    begun = time.monotonic()
+    done = hardened.play(
+        "multi_sonicator.ops.harden",
+        hardening_management_peers=["192.0.2.1"],
+        hardening_ssh_max_sessions=3,
+        hardening_guard_seconds=GUARD_SECONDS,
+    )
+    assert done.returncode != 0, done.stdout
+    deadline = begun + 10 * GUARD_SECONDS
+    while time.monotonic() < deadline:
+        if all(hardened.fleet.ssh(name, "true", check=False).returncode == 0 for name in NAMES):
+            break
+        time.sleep(1)
+    assert hardened.on_each(rules) == before
+    told = hardened.on_each(
+        "sudo journalctl -t multi-sonicator-hardening -o cat; ls /etc/systemd/system | grep guard || true"
+    )
+    assert set(told.values()) == {"nobody confirmed the new rules: taken back\n"}
+    # Nothing is left that a later run would stumble over.
+    hardened.require("multi_sonicator.ops.harden")
+
+
+def test_bad_rules_are_refused_before_anything_changes(hardened: Site) -> None:
+    rules = "sudo sha256sum /etc/multi_sonicator/firewall.nft"
+    before = hardened.on_each(rules)
+    for variables, says in (
+        ({"hardening_controls": {"ssh_root": False}}, "name ssh_root, but the controls are"),
+        ({"hardening_firewall_allow": [{"port": 0, "peers": []}]}, "expected 1 to 65535"),
+        (
+            {"hardening_firewall_allow": [{"port": 1, "peers": [], "comment": '"; accept #'}]},
+            "a comment of hardening_firewall",
+        ),
+        ({"hardening_firewall_allow": [{"port": 1, "peers": ["0.0.0.0/0 } accept #"]}]}, "expected a host or group"),
+        (
+            {"hardening_usb_allow": ["0403:6001 with-interface 03:00:00"]},
+            "hardening_usb_allow: expected VENDOR:PRODUCT",
+        ),
+        ({"hardening_sysctl": {"kernel.x=1\nkernel.y": 1}}, "hardening_sysctl: expected names"),
+        ({"hardening_umask": "999"}, "hardening_umask 999: expected three octal digits"),
+    ):
+        done = hardened.play("multi_sonicator.ops.harden", **variables)
+        assert done.returncode != 0 and says in done.stdout.replace("\\n", " "), done.stdout
+    assert hardened.on_each(rules) == before
