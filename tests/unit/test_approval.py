@@ -160,6 +160,14 @@ def test_of_many_requests_the_nearest_are_told(place: Place, people: People, tmp
     assert [one["elsewhere"] for one in place.approvals(*elsewhere, mixer).describe()] == [True] * 5 + [False]
 
 
+def test_a_request_says_everything_once(place: Place, people: People) -> None:
+    """Who reads the first of two is shown something else than what would be done."""
+    content = canonical(place.request).replace(b'{\n  "act"', b'{\n  "reason": "Harmless",\n  "act"')
+    signatures = [people.sign(name, content) for name in ("alice", "bob")]
+    offer = {"file": "request.json", "request": content.decode(), "signatures": signatures}
+    assert "request.json is not a request as the playbook" in place.refusal(offer)
+
+
 def test_it_expires(place: Place) -> None:
     def at(hours: float) -> dict[str, Any]:
         moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
