@@ -154,7 +154,7 @@ def test_who_is_locked_out_is_let_in_again(hardened: Site) -> None:
         time.sleep(1)
     assert hardened.on_each(rules) == before
     told = hardened.on_each(
-        "sudo journalctl -t multi-sonicator-hardening -o cat; ls /etc/systemd/system | grep guard || true"
+        "sudo journalctl -t multi-sonicator-hardening -o cat; ls /etc/systemd/system | grep hardening-guard || true"
     )
     assert set(told.values()) == {"nobody confirmed the new rules: taken back\n"}
     # Nothing is left that a later run would stumble over.
