@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From bare Debian hosts to gateways in production with one command, although one reboots meanwhile, and back."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import fleet as hosts
+import pytest
+from support.hosts import CONTROLLERS, PASSPHRASE, ProductionSite, changes
+
+pytestmark = pytest.mark.xdist_group("fleet")
+
+
+@pytest.fixture(scope="module")
+def site(machine: None) -> Iterator[ProductionSite]:
+    with ProductionSite() as made:
+        made.fleet.up([hosts.Host("gateway1", "bookworm", CONTROLLERS), hosts.Host("gateway2", "trixie", CONTROLLERS)])
+        yield made
+
+
+def erases(site: ProductionSite) -> list[int]:
+    """How often each board was written."""
+    states = [site.fleet.control(host, one["name"], "state") for host in site.fleet.hosts for one in CONTROLLERS]
+    return [state["programmer"]["erases"] for state in states]
+
+
+def test_a_reboot_during_provisioning_is_survived_by_running_again(site: ProductionSite) -> None:
+    with subprocess.Popen(
+        site.command("site"), cwd=site.place, env=site.environment, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if "Install Debian's packages" in line:
+                break
+        time.sleep(3)
+        site.fleet.reboot("gateway2")
+        output = run.stdout.read()
+    assert run.returncode != 0 and "gateway2" in output, output
+
+    # apt and dpkg may have been cut off.
+    output = site.play("site")
+    assert all(number > 0 for number in changes(output).values())
+    assert erases(site) == [1, 1, 1, 1]
+    for host in site.fleet.hosts:
+        told = site.fleet.ssh(host, "msctl status").stdout
+        assert told.count("answers") == 2 and told.count("1.1.0") == 2
+
+
+def test_a_second_run_changes_nothing(site: ProductionSite) -> None:
+    assert set(changes(site.play("site")).values()) == {0}
+    assert erases(site) == [1, 1, 1, 1]
+
+
+def test_secrets_are_nowhere(site: ProductionSite) -> None:
+    output = site.play("certificates", "-vvv", "--diff")
+    assert PASSPHRASE not in output
+    for host in site.fleet.hosts:
+        found = site.fleet.ssh(host, f"sudo grep -rlF {PASSPHRASE} /etc /var /run/multi_sonicator /tmp", check=False)
+        assert found.stdout == ""
+    log = (site.place / "audit.jsonl").read_text()
+    assert "1.1.0" in log and PASSPHRASE not in log
+
+
+def test_a_host_is_taken_back_only_when_it_is_named(site: ProductionSite) -> None:
+    output = site.play("decommission", code=2)
+    assert "nothing was changed" in output
+    site.play("decommission", "--check", "--limit", "gateway1")
+    assert site.fleet.ssh("gateway1", "msctl status").returncode == 0
+
+    site.play("decommission", "--limit", "gateway1", decommission_confirm="gateway1")
+    left = site.fleet.ssh(
+        "gateway1",
+        "ls -d /etc/multi_sonicator /var/lib/multi_sonicator /usr/local/lib/multi_sonicator /usr/local/bin/msctl;"
+        " sudo find /etc -name '*multi?sonicator*'; systemctl list-unit-files 'multi-sonicator*' --no-legend;"
+        " getent passwd multi-sonicator vera ms-breakglass; getent group | grep ^ms-; sudo nft list tables",
+        check=False,
+    )
+    assert left.stdout == ""
+    assert set(changes(site.play("decommission", "--limit", "gateway1", decommission_confirm="gateway1")).values()) == {
+        0
+    }
+    # The neighbour goes on.
+    assert site.fleet.ssh("gateway2", "msctl status").returncode == 0
