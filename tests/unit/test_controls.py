@@ -14,7 +14,7 @@ import pytest
 from _core import hardening
 from _core.controls import ControlError, Host, judge
 from _core.hardening import RECORD, Hardening
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SSHD = "/etc/ssh/sshd_config.d/10-multi-sonicator-hardening.conf"
@@ -96,6 +96,7 @@ def test_everything_is_put_once_and_taken_back_to_the_byte(root: Path) -> None:
     assert list(tree(root)) == before
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     text=st.lists(st.sampled_from(["UMASK 022", "# UMASK 1", "", "UMASKS 7", " UMASK 077", "X y"])),
     value=st.sampled_from(["027", "077"]),
