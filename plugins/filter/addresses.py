@@ -11,7 +11,8 @@ short_description: Turn peers of the inventory into addresses
 version_added: 0.1.0
 author: Multi-Sonicator Operations contributors (@multi-sonicator)
 description:
-  - Takes addresses and networks as they are, hosts by their C(ansible_host), and groups of the inventory as their hosts.
+  - Takes addresses and networks as they are, hosts by their C(ansible_host), and groups of the inventory as their
+    hosts.
   - Fails for everything else, so that nothing but addresses reaches the rules of a firewall.
 positional: groups, hostvars
 options:

@@ -12,8 +12,8 @@ short_description: Record in the audit log what was done
 version_added: 0.1.0
 author: Multi-Sonicator Operations contributors (@multi-sonicator)
 description:
-  - Adds a record to the audit log of this control node. What the modules of this collection do to controllers is recorded
-    by itself; this is for what else a playbook does.
+  - Adds a record to the audit log of this control node. What the modules of this collection do to controllers is
+    recorded by itself; this is for what else a playbook does.
   - The record says who ran the playbook, from where and when, and is kept free of secrets, as the log's other records.
   - Runs on the control node.
 extends_documentation_fragment:

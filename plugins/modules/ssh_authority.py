@@ -13,8 +13,8 @@ version_added: 0.1.0
 author: Multi-Sonicator Operations contributors (@multi-sonicator)
 description:
   - Makes the keys that a site signs SSH certificates with where there are none, and the list of what is revoked.
-  - A CA's private key never leaves the control node. Where its public key alone is there, the ssh-agent is asked to sign,
-    which may have the key with a passphrase or from a PKCS#11 token.
+  - A CA's private key never leaves the control node. Where its public key alone is there, the ssh-agent is asked to
+    sign, which may have the key with a passphrase or from a PKCS#11 token.
   - Runs on the control node.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
