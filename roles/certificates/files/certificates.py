@@ -417,11 +417,11 @@ class Gateway:
             if one.given:
                 continue
             reason, present = self.due(one), one.present
-            end = min(now() + datetime.timedelta(days=self.days), utc(issuer, "not_valid_after"))
-            if present and reason and reason.startswith("at "):
+            life, last = datetime.timedelta(days=self.days), utc(issuer, "not_valid_after")
+            end = min(now() + life, last)
+            if present and reason and reason.startswith("at ") and end == last:
                 # Not again and again when the issuer itself is about to end.
-                gain = end - utc(present, "not_valid_after")
-                reason = reason if gain > datetime.timedelta(days=self.days) * LAST_TENTH else None
+                reason = reason if end - utc(present, "not_valid_after") > life * LAST_TENTH else None
             if reason:
                 chain = [self.issue(one, issuer, key, end), *between]
                 self.verify(one, chain)
