@@ -344,6 +344,11 @@ def _systemd() -> Any:
 # The service
 
 
+def complain(text: str) -> None:
+    """A line on standard error, which is the system journal's where systemd runs the program."""
+    sys.stderr.write(f"{text}\n")
+
+
 class Service:
     """The keeper as a service: publishes, feeds the watchdog, hands over at SIGHUP, ends at SIGTERM."""
 
@@ -365,7 +370,7 @@ class Service:
         notify("READY=1")
         while True:
             if stuck := self._keeper.stuck():
-                print(f"line {', '.join(stuck)}: its thread has died or hangs", file=sys.stderr)
+                complain(f"line {', '.join(stuck)}: its thread has died or hangs")
                 return 1
             self._publish()
             self._wake.wait(_PUBLISH)
@@ -388,7 +393,7 @@ class Service:
             new.write_text(json.dumps(status, indent=1) + "\n")
             new.replace(self._status)
         except OSError as error:
-            print(f"{self._status}: {error.strerror}", file=sys.stderr)
+            complain(f"{self._status}: {error.strerror}")
 
     def _hand_over(self) -> bool:
         """Start the program anew, as it is installed now, and have it take over; False where it does not come up."""
@@ -400,14 +405,16 @@ class Service:
                 f"--successor={theirs.fileno()}",
             ]
             with theirs:
-                successor = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+                successor = subprocess.Popen(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
+                    command, pass_fds=[theirs.fileno()]
+                )
             ours.settimeout(_START_DEADLINE + 5)
             try:
                 ready = ours.recv(1) == b"r"
             except OSError:
                 ready = False
             if not ready:
-                print("the successor does not come up, so this one stays; see above why", file=sys.stderr)
+                complain("the successor does not come up, so this one stays; see above why")
                 successor.kill()
                 successor.wait()
                 return False
@@ -435,7 +442,10 @@ def cover(settings: Settings, command: Sequence[str]) -> int:
     keeper.start()
     keeper.wait_until_tried()
     try:
-        return subprocess.run(command, check=False).returncode
+        ended = subprocess.run(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
+            command, check=False
+        )
+        return ended.returncode
     finally:
         keeper.end()
 
@@ -461,5 +471,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predecessor = None if given.successor is None else socket.socket(fileno=given.successor)
         return Service(Keeper(settings), given.status).run(predecessor)
     except CoreError as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return 2

@@ -19,7 +19,7 @@ from . import events, lock
 from .change import Policy
 from .errors import CoreError
 from .gateway import Gateway, Result, by_line
-from .keeper import STATUS
+from .keeper import STATUS, complain
 from .operations import read_registers, take_snapshots
 from .rest import stop_all
 from .settings import PATH, load
@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(given)
     except CoreError as error:
-        print(f"msctl: {error}", file=sys.stderr)
+        complain(f"msctl: {error}")
         return 2
     except PermissionError as error:
-        print(f"msctl: {error.filename}: {error.strerror}; try sudo msctl {given.verb}", file=sys.stderr)
+        complain(f"msctl: {error.filename}: {error.strerror}; try sudo msctl {given.verb}")
         return 3
 
 
@@ -87,10 +87,10 @@ def _status(given: argparse.Namespace) -> int:
         ) from None
     well = old <= _STALE and all(one["state"] in ("answers", "transaction") for one in status["controllers"])
     if given.json:
-        print(json.dumps(status, indent=2))
+        _say(json.dumps(status, indent=2))
         return 0 if well else 1
     if old > _STALE:
-        print(f"the line keeper has said nothing for {old:.0f} s; what follows is of then", file=sys.stderr)
+        complain(f"the line keeper has said nothing for {old:.0f} s; what follows is of then")
     _table(
         ("CONTROLLER", "STATE", "SINCE", "FIRMWARE", "UNITS", "ALARMS", "LINE", "UNIT"),
         (
@@ -109,10 +109,10 @@ def _status(given: argparse.Namespace) -> int:
     )
     for line in status["lines"]:
         if line["error"]:
-            print(line["error"])
+            _say(line["error"])
     for one in status["controllers"]:
         if one["state"] == "silent":
-            print(f"{one['name']}: {one['error']}")
+            _say(f"{one['name']}: {one['error']}")
     return 0 if well else 1
 
 
@@ -120,11 +120,11 @@ def _read(given: argparse.Namespace) -> int:
     results = read_registers(load(given.configuration).gateway([given.controller]), given.point, [])
     values = results[0].get("points") or {}
     if given.json and values:
-        print(json.dumps(values, indent=2))
+        _say(json.dumps(values, indent=2))
     else:
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            print(f"{name} = {text} {results[0]['units'].get(name, '')}".rstrip())
+            _say(f"{name} = {text} {results[0]['units'].get(name, '')}".rstrip())
     return _tell(results, told=bool(values))
 
 
@@ -138,7 +138,7 @@ def _snapshot(given: argparse.Namespace) -> int:
 def _stop_all(given: argparse.Namespace) -> int:
     gateway = load(given.configuration).gateway()
     if not given.yes and not _confirmed(gateway):
-        print("msctl: nothing was done", file=sys.stderr)
+        complain("msctl: nothing was done")
         return 2
     results = stop_all(gateway)
     events.send(_events("emergency", results, "changed"))
@@ -148,7 +148,7 @@ def _stop_all(given: argparse.Namespace) -> int:
 def _confirmed(gateway: Gateway) -> bool:
     names = ", ".join(one.name for one in gateway.controllers) or "none"
     if not sys.stdin.isatty():
-        print("msctl: nobody to ask here; say --yes", file=sys.stderr)
+        complain("msctl: nobody to ask here; say --yes")
         return False
     with contextlib.suppress(EOFError):
         return input(f"Stop all units of {names}? Type stop: ").strip() == "stop"
@@ -167,7 +167,7 @@ def _lines(given: argparse.Namespace) -> int:
         ] or [(line, "free" if "://" not in line else "network", "-", "-", "-")]
     _table(("LINE", "STATE", "PID", "USER", "COMMAND"), rows)
     if os.geteuid() != 0:
-        print("of other users' programs only those that hold a line are shown; sudo shows all", file=sys.stderr)
+        complain("of other users' programs only those that hold a line are shown; sudo shows all")
     return 0
 
 
@@ -214,14 +214,18 @@ def _name(number: int) -> str | None:
 def _tell(results: Sequence[Result], told: bool = False) -> int:
     for one in results:
         if one["failed"]:
-            print(f"{one['name']} ({one['line']} unit {one['unit']}): {one['msg']}", file=sys.stderr)
+            complain(f"{one['name']} ({one['line']} unit {one['unit']}): {one['msg']}")
         elif not told:
-            print(f"{one['name']}: {one['msg']}")
+            _say(f"{one['name']}: {one['msg']}")
     return 1 if any(one["failed"] for one in results) else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        _say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
