@@ -61,7 +61,7 @@ class Runtime:
     def end(self) -> None:
         """Also a successor, which is not our child."""
         pid = self.status()["pid"]
-        for number in dict.fromkeys((pid, self.process.pid)):
+        for number in list(dict.fromkeys((pid, self.process.pid))):
             try:
                 os.kill(number, signal.SIGKILL)
             except ProcessLookupError:

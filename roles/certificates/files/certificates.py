@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The certificates of one gateway: keys made here, certificates asked for, put in place, renewed and watched.
