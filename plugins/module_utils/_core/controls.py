@@ -107,20 +107,24 @@ class Kind(Protocol):
 
     judged_in_containers: bool
 
-    def look(self, host: Host, name: str, wanted: State) -> State: ...
+    def look(self, host: Host, name: str, wanted: State) -> State:
+        """How the host has it now."""
 
     def fits(self, found: State, wanted: State) -> bool | None:
         """None where the setting has nothing to apply to on this host."""
 
-    def show(self, state: State) -> str: ...
+    def show(self, state: State) -> str:
+        """A state for people."""
 
-    def evidence(self, name: str) -> str: ...
+    def evidence(self, name: str) -> str:
+        """Where one looks for it oneself."""
 
 
 class Changing(Kind, Protocol):
     """A kind that can be put."""
 
-    def put(self, host: Host, name: str, state: State) -> None: ...
+    def put(self, host: Host, name: str, state: State) -> None:
+        """Bring the host to that state."""
 
 
 # ---- kinds that are put in place
