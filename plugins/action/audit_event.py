@@ -32,9 +32,11 @@ class ActionModule(ActionBase):
             }
         )
         gateway = options.pop("gateway")
+        result["changed"] = True
         if not self._task.check_mode:
             try:
-                audit.log_of(variables, self._templar.template).append(Event(**options), gateway=gateway)
+                record = audit.log_of(variables, self._templar.template).append(Event(**options), gateway=gateway)
             except CoreError as error:
                 raise AnsibleActionFail(str(error)) from None
-        return {**result, "changed": True}
+            result["seq"] = record["seq"]
+        return result

@@ -54,4 +54,10 @@ EXAMPLES = r"""
     message: Cabinet opened to replace the power supply
 """
 
-RETURN = r""" # """
+RETURN = r"""
+seq:
+  description: Number of the record in the log.
+  returned: outside of check mode
+  type: int
+  sample: 4711
+"""
