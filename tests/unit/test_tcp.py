@@ -182,7 +182,7 @@ def test_a_connection_closed_between_requests_is_opened_again(gateway: Gateway, 
 
 def test_a_connection_closed_instead_of_an_answer(gateway: Gateway, bus: TcpBus) -> None:
     answering = gateway.script
-    gateway.script = lambda *_: gateway.hang_up()
+    gateway.script = lambda connection, *_: connection.shutdown(socket.SHUT_RDWR)
     with pytest.raises(PortMissing, match="connection ended"):
         bus.read(2, 0, 1)
     gateway.script = answering
