@@ -23,7 +23,7 @@ from _core import lock, settings
 from _core.installation import Installation
 from support import site
 from support.profiles import mapping
-from support.virtual import Board, VirtualLine
+from support.virtual import Board, VirtualLine, opened
 
 pytestmark = pytest.mark.timing
 
@@ -184,8 +184,8 @@ def test_a_port_that_was_pulled_is_used_as_soon_as_it_is_back(runtime: Runtime) 
 
 
 def test_who_holds_the_line_is_named(runtime: Runtime) -> None:
-    with open(runtime.line.line, "r+b", buffering=0) as stream:
-        assert lock.lock(stream.fileno(), 5)
+    with opened(runtime.line.line) as port:
+        assert lock.lock(port, 5)
         runtime.wait_for_state("d", "unreachable")
         assert any(f"PID {os.getpid()} " in holder for holder in runtime.status()["lines"][0]["holders"])
     runtime.wait_for_state("d", "answers")

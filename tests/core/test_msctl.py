@@ -22,7 +22,7 @@ from _core.rest import bring_to_rest
 from support import site
 from support.production import Production
 from support.profiles import mapping, profile
-from support.virtual import Board, VirtualLine
+from support.virtual import Board, VirtualLine, opened
 
 
 class Place:
@@ -177,8 +177,8 @@ def test_stop_all_asks_first(
 
 
 def test_lines_names_who_holds_one_and_who_has_it_open(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    with open(place.lines[0].line, "r+b", buffering=0) as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with opened(place.lines[0].line) as port:
+        fcntl.flock(port, fcntl.LOCK_EX)
         assert place.run("lines") == 0
     first, second = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert first[:3] == [str(place.lines[0].line), "holds", str(os.getpid())]

@@ -12,7 +12,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "roles" / "virtual_controller" / "files" / "virtual_line"
 FIRMWARE = REPOSITORY / "tests" / "firmware"
 CACHE = REPOSITORY / ".cache"
+
+
+@contextmanager
+def opened(port: str | Path) -> Iterator[int]:
+    """The port, opened by this process without becoming the terminal whose hang-up would end it."""
+    descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def firmware(release: str) -> Path:
