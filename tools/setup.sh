@@ -42,7 +42,7 @@ missing_packages() {
 # What molecule/fleet.py boots hosts with, which takes root, and those who look at them from outside.
 missing_for_hosts() {
   local package
-  for package in mmdebstrap systemd-container apt-cacher-ng iproute2 openssh-client nmap ssh-audit; do
+  for package in mmdebstrap systemd-container apt-cacher-ng iproute2 openssh-client nmap; do
     [ -e "/var/lib/dpkg/info/$package.list" ] || echo "$package"
   done
 }
@@ -118,4 +118,5 @@ link_collection "$venv/collections"
 if [ "$set_name" = dev ]; then
   neighbouring_collections
   environment "$cache/gateway" "$python" gateway -r "$top/requirements/gateway.txt"
+  environment "$cache/sslyze" "$python" sslyze -r "$top/requirements/sslyze.txt"
 fi
