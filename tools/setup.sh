@@ -76,9 +76,9 @@ install_debian_packages() {
   [ ${#missing[@]} -eq 0 ] || die "Still missing after apt: ${missing[*]}. Install them by hand, then call this again."
 }
 
-# The collections beside ours: those we depend on (requirements.yml), and what the examples are checked against, out of a
-# package that has a hundred others.
-neighbours=(ansible/posix awx/awx community/crypto community/general)
+# The collections beside ours: those we depend on (requirements.yml), and what tests and examples are checked
+# against, out of a package that has a hundred others.
+neighbours=(awx/awx community/crypto)
 neighbouring_collections() {
   local place=$cache/collections stamp name
   stamp="${neighbours[*]} $(sha256sum "$top/requirements/collections.txt")"

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+# Where those of the checkout lie (tools/setup.sh).
+COLLECTIONS = TOP / ".venv/collections/ansible_collections"
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +45,10 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def installed(artifact: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A collections path where nothing is but the installed artifact."""
+    """A collections path where nothing is but the installed artifact and what it depends on."""
     path = tmp_path_factory.mktemp("collections")
+    (path / "ansible_collections").mkdir()
+    (path / "ansible_collections/community").symlink_to(COLLECTIONS / "community")
     run(
         "ansible-galaxy", "collection", "install", str(artifact), "--offline", "--collections-path", str(path), cwd=path
     )

@@ -63,13 +63,23 @@ def test_it_holds_nothing_that_git_would_not_commit(artifact: pathlib.Path, top:
     assert set(files(artifact)) - of_git == {"MANIFEST.json", "FILES.json"}
 
 
-def test_its_manifest_names_what_it_is(artifact: pathlib.Path) -> None:
+def wanted_of(top: pathlib.Path) -> dict[str, str]:
+    found: dict[str, str] = yaml.safe_load((top / "galaxy.yml").read_text())["dependencies"]
+    return found
+
+
+def test_its_manifest_names_what_it_is(artifact: pathlib.Path, top: pathlib.Path) -> None:
     with tarfile.open(artifact) as archive:
         manifest = archive.extractfile("MANIFEST.json")
         assert manifest
         about = json.load(manifest)["collection_info"]
     assert (about["namespace"], about["name"], about["license"]) == ("multi_sonicator", "ops", ["GPL-3.0-or-later"])
-    assert about["dependencies"] == {}
+    assert about["dependencies"] == wanted_of(top)
+
+
+def test_a_checkout_is_told_to_install_what_the_artifact_depends_on(top: pathlib.Path) -> None:
+    listed = yaml.safe_load((top / "requirements.yml").read_text())["collections"]
+    assert {one["name"]: one["version"] for one in listed} == wanted_of(top)
 
 
 @pytest.mark.parametrize("kind", DOCUMENTED_TYPES)
