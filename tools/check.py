@@ -31,7 +31,7 @@ NEWEST_CORE = "2.21.5"
 
 # Tested without Ansible; whole transactions, and what is done in a moment.
 TRANSACTION_TESTS = ("tests/core",)
-HOST_TESTS = ("tests/fleet",)
+HOST_TESTS = ("tests/hosts",)
 UNIT_TESTS = ("tests/unit", "--ignore=tests/unit/plugin_utils")
 # Whose tests marked "smoke" are repeated on the oldest and the newest ansible-core.
 SMOKE_TESTS = "tests/playbooks"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def import_path() -> None:
     """Let a benchmark that is run as a script import the core and the tests' helpers."""
-    sys.path[:0] = [str(ROOT / "plugins" / "module_utils"), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT / "plugins" / "module_utils"), str(ROOT / "tests"), str(ROOT / "molecule")]
 
 
 @dataclass(frozen=True)

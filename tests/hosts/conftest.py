@@ -5,23 +5,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "molecule"))
-
 import fleet as hosts
-
-LINE = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A10K7QZ1-if00-port0"
-PROGRAMMER = "/dev/serial/by-path/pci-0000:00:14.0-usb-0:3.2:1.0"
-CONTROLLERS = [
-    {"name": "mixer_1", "line": LINE, "unit": 2, "programmer": PROGRAMMER},
-    {"name": "mixer_2", "line": LINE, "unit": 3, "programmer": "/dev/ttyACM0"},
-]
+import pytest
+from support.hosts import CONTROLLERS
 
 # Fetches a small file of the mirror as apt does.
 FETCH = (

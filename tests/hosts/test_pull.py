@@ -5,19 +5,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fleet as hosts
 import pytest
+from support.hosts import PROGRAMS, TOP, HostSite
 from support.releases import Publisher, verifier
 from support.virtual import CACHE
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
 GATEWAY = "gateway"
+CONTROLLERS = [{"name": "press_1", "line": "/dev/ttyUSB0", "unit": 2, "programmer": "/dev/ttyACM0"}]
 PACKAGES = (
     "ansible-core",
     "avrdude",
@@ -28,27 +28,20 @@ PACKAGES = (
     "python3-serial",
     "python3-yaml",
 )
-TOP = Path(__file__).resolve().parents[2]
-PROGRAMS = Path(sys.executable).parent
 
 
-class Site:
-    """A repository with a site's inventory, the collection and signed releases, which a gateway has a copy of."""
+class Site(HostSite):
+    """A gateway, and a repository with its inventory, the collection and signed releases, which it has a copy of."""
 
-    def __init__(self, directory: Path, fleet: hosts.Fleet) -> None:
-        self.directory = directory
-        self.fleet = fleet
-        self.publisher = Publisher(directory / "publisher")
+    def __init__(self) -> None:
+        super().__init__()
+        self.publisher = Publisher(self.place / "publisher")
         self.publisher.publish("1.1.0")
-        self.environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".venv/collections"),
-            "HOME": str(directory),
-        }
-        self.inventory = {
+        self.repository = self.place / "repository"
+        self.inventory = self.repository / "my_site/hosts.yml"
+        inventory = {
             "gateways": {
-                "hosts": {GATEWAY: {"controllers": fleet.hosts[GATEWAY].controllers}},
+                "hosts": {GATEWAY: {"controllers": CONTROLLERS}},
                 "vars": {
                     "controllers_repository": "/srv/releases",
                     "controllers_trusted_root": "{{ inventory_dir }}/root.json",
@@ -58,31 +51,23 @@ class Site:
                 },
             }
         }
-        repository = directory / "repository"
-        (repository / "my_site").mkdir(parents=True)
-        (repository / "my_site/hosts.yml").write_text(json.dumps(self.inventory))
-        (repository / "my_site/root.json").write_bytes(self.publisher.root.read_bytes())
-        (repository / "controllers.yml").write_text((TOP / "docs/examples/controllers.yml").read_text())
+        self.inventory.parent.mkdir(parents=True)
+        self.inventory.write_text(json.dumps(inventory))
+        (self.inventory.parent / "root.json").write_bytes(self.publisher.root.read_bytes())
+        (self.repository / "controllers.yml").write_text((TOP / "docs/examples/controllers.yml").read_text())
         galaxy = (str(PROGRAMS / "ansible-galaxy"), "collection")
-        self.run(*galaxy, "build", "--output-path", str(directory / "artifact"), str(TOP))
-        (artifact,) = (directory / "artifact").glob("*.tar.gz")
-        place = ("-p", str(repository / "collections"))
+        self.run(*galaxy, "build", "--output-path", str(self.place / "artifact"), str(TOP))
+        (artifact,) = (self.place / "artifact").glob("*.tar.gz")
+        place = ("-p", str(self.repository / "collections"))
         self.run(*galaxy, "install", "--force", "--offline", "--no-deps", str(artifact), *place)
-        self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "committer"))
+        self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.place / "committer"))
         self.git("init", "-q", "-b", "main")
         self.git("add", ".")
 
-    def run(self, *command: str, stdin: bytes | None = None) -> bytes:
-        done = subprocess.run(
-            command, input=stdin, cwd=self.directory, env=self.environment, capture_output=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout.decode()}{done.stderr.decode()}"
-        return done.stdout
-
     def git(self, *words: str) -> None:
         who = ("-c", "user.name=n", "-c", "user.email=e@site.example", "-c", "gpg.format=ssh")
-        key = ("-c", f"user.signingkey={self.directory / 'committer'}")
-        self.run("git", "-C", str(self.directory / "repository"), *who, *key, *words)
+        key = ("-c", f"user.signingkey={self.place / 'committer'}")
+        self.run("git", "-C", str(self.repository), *who, *key, *words)
 
     def send(self, directory: Path, place: str) -> None:
         """A directory as it is now, in the place of what the gateway has there."""
@@ -90,21 +75,18 @@ class Site:
         unpack = f"sudo sh -c 'rm -rf {place} && mkdir -p {place} && tar -x -C {place} --no-same-owner'"
         self.run(*self.fleet.ssh_command(GATEWAY), unpack, stdin=packed)
 
-    def play(self, playbook: str, variables: dict[str, object]) -> None:
-        """From the control node, while the gateway is on the bench."""
-        inventory = str(self.directory / "repository/my_site/hosts.yml")
-        connection = json.loads(self.fleet.inventory.read_text())["gateways"]["vars"]
-        connection["ansible_host"] = self.fleet.address(GATEWAY)
-        command = (str(PROGRAMS / "ansible-playbook"), "-i", inventory, f"multi_sonicator.ops.{playbook}")
-        self.run(*command, "-e", json.dumps(connection | variables))
+    def up(self) -> None:
+        self.fleet.up([hosts.Host(GATEWAY, "trixie", CONTROLLERS)])
+        # While it is on the bench, the control node reaches it.
+        self.variables |= json.loads(self.fleet.inventory.read_text())["gateways"]["vars"]
+        self.variables["ansible_host"] = self.fleet.address(GATEWAY)
 
 
 @pytest.fixture
-def site(place: Path, tmp_path: Path) -> Site:
-    controllers = [{"name": "press_1", "line": "/dev/ttyUSB0", "unit": 2, "programmer": "/dev/ttyACM0"}]
-    fleet = hosts.Fleet(place)
-    fleet.up([hosts.Host(GATEWAY, "trixie", controllers)])
-    return Site(tmp_path, fleet)
+def site(machine: None) -> Iterator[Site]:
+    with Site() as made:
+        made.up()
+        yield made
 
 
 def test_a_signed_release_comes_with_a_signed_commit(site: Site) -> None:
@@ -125,18 +107,16 @@ def test_a_signed_release_comes_with_a_signed_commit(site: Site) -> None:
     site.fleet.ssh(GATEWAY, f"{install} {' '.join(PACKAGES)}")
     site.send(site.publisher.repository.directory, "/srv/releases")
     verifier()
-    site.play("trust", {"firmware_trust_wheels": str(CACHE / "wheels")})
+    site.play("trust", firmware_trust_wheels=str(CACHE / "wheels"))
     site.git("commit", "-q", "-m", "Not signed")
-    site.send(site.directory / "repository", "/srv/site")
+    site.send(site.repository, "/srv/site")
     site.play(
         "pull",
-        {
-            "pull_repository": "file:///srv/site",
-            "pull_inventory": "my_site/hosts.yml",
-            "pull_variables": {"playbook": "deploy"},
-        },
+        pull_repository="file:///srv/site",
+        pull_inventory="my_site/hosts.yml",
+        pull_variables={"playbook": "deploy"},
     )
-    committers = f"e@site.example {(site.directory / 'committer.pub').read_text()}"
+    committers = f"e@site.example {(site.place / 'committer.pub').read_text()}"
     site.run(*site.fleet.ssh_command(GATEWAY), "sudo tee /etc/ssh/committers", stdin=committers.encode())
     site.fleet.ssh(GATEWAY, "sudo git config --system gpg.ssh.allowedSignersFile /etc/ssh/committers")
 
@@ -144,7 +124,7 @@ def test_a_signed_release_comes_with_a_signed_commit(site: Site) -> None:
     assert "Failed to verify" in journal() and erases() == 0
 
     site.git("commit", "-q", "-S", "--amend", "-m", "Signed")
-    site.send(site.directory / "repository", "/srv/site")
+    site.send(site.repository, "/srv/site")
     run()
     assert erases() == 1, journal()
     assert "1.1.0" in journal()

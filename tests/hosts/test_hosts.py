@@ -11,8 +11,9 @@ import subprocess
 import fleet as hosts
 import pytest
 from _core import rtu
+from support.hosts import LINE, PROGRAMMER
 
-from .conftest import FETCH, LINE, PROGRAMMER
+from .conftest import FETCH
 
 pytestmark = pytest.mark.xdist_group("fleet")
 

@@ -5,13 +5,9 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shlex
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +15,10 @@ from typing import Any
 
 import fleet as hosts
 import pytest
+from support.hosts import HostSite
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
-TOP = Path(__file__).resolve().parents[2]
 ROLES = ("viewer", "operator", "engineer")
 PEOPLE = {"vera": "viewer", "otto": "operator", "enno": "engineer", "rita": "operator"}
 
@@ -61,18 +57,16 @@ MSCTL = "#!/bin/sh\necho msctl $*\n"
 KEEPER = "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/true\n"
 
 
-class Site:
+class Site(HostSite):
     """Two hosts whose people come from an inventory."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.fleet = hosts.Fleet(place / "fleet")
-        self.variables: dict[str, Any] = {
-            "access_ca_key": str(place / "ca"),
-            "access_host_ca_key": str(place / "host_ca"),
-            "access_register": str(place / "certificates.jsonl"),
-            "access_known_hosts": str(place / "known_hosts"),
-            "multi_sonicator_audit_log": str(place / "audit.jsonl"),
+    def __init__(self) -> None:
+        super().__init__()
+        self.variables |= {
+            "access_ca_key": str(self.place / "ca"),
+            "access_host_ca_key": str(self.place / "host_ca"),
+            "access_register": str(self.place / "certificates.jsonl"),
+            "access_known_hosts": str(self.place / "known_hosts"),
             "access_guard_seconds": 30,
             "access_people": [{"name": name, "role": role} for name, role in PEOPLE.items()],
         }
@@ -85,27 +79,17 @@ class Site:
         """The private key of a person, made when it is first asked for."""
         path = self.place / name
         if not path.exists():
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+            self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
         return path
 
-    def run(self, *arguments: str, fails: bool = False, **variables: Any) -> str:
+    def access(self, *arguments: str, code: int = 0, **variables: Any) -> str:
         """Runs access.yml on all hosts; what it printed, however it broke its lines."""
-        command = [
-            Path(sys.executable).with_name("ansible-playbook"),
-            *("-i", self.fleet.inventory, "multi_sonicator.ops.access", *arguments),
-            *("-e", json.dumps(self.variables | variables)),
-        ]
-        environment = os.environ | {
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".venv/collections"),
-            "ANSIBLE_PIPELINING": "1",
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TOP, check=False)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        self.output += done.stdout + done.stderr
-        return " ".join(done.stdout.split())
+        output = self.play("access", *arguments, code=code, **variables)
+        self.output += output
+        return " ".join(output.split())
 
     def issue(self, name: str) -> None:
-        self.run(access_action="issue", access_person=name, access_public_key_file=f"{self.key(name)}.pub")
+        self.access(access_action="issue", access_person=name, access_public_key_file=f"{self.key(name)}.pub")
 
     def ssh_command(self, name: str, host: str, command: str, account: str | None = None) -> list[str]:
         options = ("BatchMode=yes", "IdentitiesOnly=yes", f"UserKnownHostsFile={self.place}/known_hosts")
@@ -127,25 +111,20 @@ class Site:
 @pytest.fixture(scope="module")
 def site(machine: None) -> Iterator[Site]:
     """Both releases, with people who have certificates, and stand-ins for what they may use."""
-    place = Path(tempfile.mkdtemp(prefix="access-"))
-    made = Site(place)
-    try:
+    with Site() as made:
         made.fleet.up([hosts.Host("gw1"), hosts.Host("gw2", "trixie")])
         for host in ("gw1", "gw2"):
             for path, text in (
                 ("/usr/local/bin/msctl", MSCTL),
                 ("/etc/systemd/system/multi-sonicator-keeper.service", KEEPER),
             ):
-                write = [*made.fleet.ssh_command(host), f"sudo install -m 755 /dev/stdin {path}"]
-                subprocess.run(write, input=text, text=True, check=True)
+                write = f"sudo install -m 755 /dev/stdin {path}"
+                made.run(*made.fleet.ssh_command(host), write, stdin=text.encode())
             made.fleet.ssh(host, "sudo systemctl start multi-sonicator-keeper.service")
-        made.run("-vvvv", "--diff")
+        made.access("-vvvv", "--diff")
         for name in PEOPLE:
             made.issue(name)
         yield made
-    finally:
-        made.fleet.down()
-        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize(("host", "name"), [("gw1", "vera"), ("gw1", "otto"), ("gw2", "enno"), ("gw2", "vera")])
@@ -199,15 +178,15 @@ def test_a_revoked_certificate_is_refused_within_a_minute_and_its_session_ends(s
         assert session.stdout is not None
         assert session.stdout.readline() == b"in\n"
         begin = working_time()
-        site.run(access_action="revoke", access_person="rita", access_reason="laptop lost")
+        site.access(access_action="revoke", access_person="rita", access_reason="laptop lost")
         assert session.wait(10) != 0
         for host in ("gw1", "gw2"):
             assert site.ssh("rita", host, "id").returncode == 255
         assert working_time() - begin < 30, "a busy machine may take longer, a minute is enough for the others"
     assert site.ssh("otto", "gw2", "id").returncode == 0, "of others nothing is revoked"
     assert "revoked" in site.root("gw2", "journalctl --no-pager -q -t sshd -t sshd-session --grep revoked")
-    assert "this public key was revoked" in site.run(
-        fails=True, access_action="issue", access_person="rita", access_public_key_file=f"{site.key('rita')}.pub"
+    assert "this public key was revoked" in site.access(
+        code=2, access_action="issue", access_person="rita", access_public_key_file=f"{site.key('rita')}.pub"
     )
     events = [json.loads(line) for line in (site.place / "audit.jsonl").read_text().splitlines()]
     assert events[-1]["what"] == "ssh_revocation"
@@ -217,12 +196,12 @@ def test_a_revoked_certificate_is_refused_within_a_minute_and_its_session_ends(s
 def test_a_person_who_is_taken_out_is_locked_out(site: Site) -> None:
     assert site.ssh("paul", "gw1", "id").returncode == 0
     site.variables["access_people"] = [one for one in site.variables["access_people"] if one["name"] != "paul"]
-    assert "(item=paul)" in site.run("--check")
+    assert "(item=paul)" in site.access("--check")
     assert site.ssh("paul", "gw1", "id").returncode == 0, "check mode has told it, and done nothing"
     with subprocess.Popen(site.ssh_command("paul", "gw1", "echo in; sleep 300"), stdout=subprocess.PIPE) as session:
         assert session.stdout is not None
         assert session.stdout.readline() == b"in\n"
-        site.run()
+        site.access()
         assert session.wait(10) != 0
     assert site.ssh("paul", "gw1", "id").returncode == 255
 
@@ -244,14 +223,14 @@ def test_bad_people_and_commands_are_refused_and_nothing_is_written(site: Site) 
     state = "cat /etc/passwd /etc/group /etc/sudoers.d/* /etc/ssh/sshd_config.d/*; ls -lR /etc/ssh/multi_sonicator /tmp"
     before = site.root("gw1", state)
     # Strings that an inventory's file would mark as unsafe; here they come from another tool as they are.
-    text = site.run(fails=True, access_people=[{**one, "name": unsafe(one["name"])} for one in BAD_PEOPLE])
+    text = site.access(code=2, access_people=[{**one, "name": unsafe(one["name"])} for one in BAD_PEOPLE])
     for number, _one in enumerate(BAD_PEOPLE, 1):
         if number != 5:  # an account of the system is judged when the others are right
             assert f"person {number} (" in text
     assert "Correct it in the inventory; nothing was changed." in text
-    assert "www-data: is an account of the system here" in site.run(fails=True, access_people=[BAD_PEOPLE[4]])
+    assert "www-data: is an account of the system here" in site.access(code=2, access_people=[BAD_PEOPLE[4]])
     commands = [{"role": "viewer", "command": "/bin/*"}, {"role": "viewer", "command": "/bin/ls", "pattern": ".*"}]
-    assert "command 2 (" in site.run(fails=True, access_commands=commands)
+    assert "command 2 (" in site.access(code=2, access_commands=commands)
     assert site.root("gw1", state) == before
     assert not Path("/tmp/pwned").exists()
 
@@ -262,8 +241,8 @@ def unsafe(text: str) -> Any:
 
 def test_the_account_of_the_run_is_not_locked_out(site: Site) -> None:
     people = [*site.variables["access_people"], {"name": "ops", "state": "absent"}]
-    assert "ops: this run came in by this account and would lock itself out" in site.run(
-        fails=True, access_people=people
+    assert "ops: this run came in by this account and would lock itself out" in site.access(
+        code=2, access_people=people
     )
     site.fleet.ssh("gw1", "true")
 
@@ -271,17 +250,17 @@ def test_the_account_of_the_run_is_not_locked_out(site: Site) -> None:
 def test_breaking_the_glass(site: Site) -> None:
     public = {"access_public_key_file": f"{site.key('fire')}.pub"}
     assert site.ssh("fire", "gw1", "id", "ms-breakglass").returncode == 255
-    assert "access_reason" in site.run(fails=True, access_action="break_glass", **public)
-    assert "1 to 24 as access_break_glass_hours" in site.run(
-        fails=True, access_action="break_glass", access_reason="fire in the hall", access_break_glass_hours=25, **public
+    assert "access_reason" in site.access(code=2, access_action="break_glass", **public)
+    assert "1 to 24 as access_break_glass_hours" in site.access(
+        code=2, access_action="break_glass", access_reason="fire in the hall", access_break_glass_hours=25, **public
     )
-    site.run("--limit=gw1", access_action="break_glass", access_reason="fire in the hall", **public)
+    site.access("--limit=gw1", access_action="break_glass", access_reason="fire in the hall", **public)
     assert site.ssh("fire", "gw1", "sudo -n id -u", "ms-breakglass").stdout == "0\n"
     alarms = site.root("gw1", "journalctl --no-pager -q -p alert..alert -t multi-sonicator-alarm -o cat").splitlines()
     assert alarms[0] == "account for emergencies opened for 4 h: fire in the hall"
     assert alarms[1].startswith("the account for emergencies is in use: sshd, from ")
     assert "multi-sonicator-break-glass.timer" in site.root("gw1", "systemctl list-timers --no-pager")
-    site.run("--limit=gw1")
+    site.access("--limit=gw1")
     assert site.ssh("fire", "gw1", "id", "ms-breakglass").returncode == 0, "applying the data ends no emergency"
 
     # What the timer starts.
@@ -320,7 +299,7 @@ def test_settings_that_cut_the_run_off_are_taken_back(site: Site) -> None:
     before = settings()
     # As if something else of sshd's contradicted: with the settings read anew, nobody of ours may come in.
     site.root("gw2", f"echo DenyUsers ops >{other}")
-    text = site.run("--limit=gw2", fails=True, access_certificates=False, access_guard_seconds=30)
+    text = site.access("--limit=gw2", code=2, access_certificates=False, access_guard_seconds=30)
     assert "the gateway takes back the former settings within 30 s" in text
     deadline = time.monotonic() + 60
     while settings() != before:

@@ -17,8 +17,7 @@ from typing import Any
 
 import fleet as hosts
 import pytest
-
-from .conftest import CONTROLLERS, LINE
+from support.hosts import CONTROLLERS, LINE
 
 pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.timing]
 

@@ -8,9 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,10 @@ from typing import Any
 import fleet as hosts
 import pytest
 import yaml
+from support.hosts import LINE, HostSite
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
-TOP = Path(__file__).resolve().parents[2]
-LINE = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A10K7QZ1-if00-port0"
 FLEET = [
     hosts.Host(
         "hall",
@@ -37,13 +33,13 @@ FLEET = [
 ]
 
 
-class Site:
+class Site(HostSite):
     """Two hosts with the packages a gateway needs, and an inventory that knows of no controller."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.fleet = hosts.Fleet(place / "fleet")
-        self.inventory = place / "site/hosts.json"
+    def __init__(self) -> None:
+        super().__init__()
+        self.inventory = self.place / "site/hosts.json"
+        self.environment["ANSIBLE_CALLBACK_RESULT_FORMAT"] = "yaml"
 
     def up(self) -> None:
         self.fleet.up(FLEET)
@@ -57,22 +53,6 @@ class Site:
             self.fleet.ssh(
                 name, f"sudo apt-get -qq update && sudo apt-get -qq --no-install-recommends install {packages}"
             )
-
-    def play(self, playbook: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-        """Runs a playbook of the collection on all hosts; what it printed."""
-        command = [
-            Path(sys.executable).with_name("ansible-playbook"),
-            *("-i", self.inventory, f"multi_sonicator.ops.{playbook}", *arguments),
-            *("-e", json.dumps({"multi_sonicator_audit_log": str(self.place / "audit.jsonl"), **variables})),
-        ]
-        environment = os.environ | {
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".venv/collections"),
-            "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TOP, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
 
     def found(self, host: str) -> dict[str, Any]:
         """What discover.yml wrote about a host."""
@@ -89,9 +69,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(machine: None) -> Iterator[Site]:
-    place = Path(tempfile.mkdtemp(prefix="fleet-"))
-    one = Site(place)
-    try:
+    with Site() as one:
         one.up()
         one.play(
             "discover",
@@ -99,9 +77,6 @@ def site(machine: None) -> Iterator[Site]:
         )
         one.take_over()
         yield one
-    finally:
-        one.fleet.down()
-        shutil.rmtree(place)
 
 
 def test_what_is_plugged_in_becomes_the_inventory(site: Site) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import fleet as hosts
 import pytest
+from support.hosts import CONTROLLERS
 
-from .conftest import CONTROLLERS, FETCH
+from .conftest import FETCH
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
