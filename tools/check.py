@@ -121,9 +121,9 @@ def smoke(version: str) -> Check:
     return dataclasses.replace(check, command=bash("with_core.sh", version, *command, f"--junitxml={check.report}"))
 
 
-def hosts(python: str) -> Iterator[Check]:
+def hosts(*command: str) -> Iterator[Check]:
     """The tests and Molecule's scenarios on hosts that boot in containers; left out where there can be none."""
-    yield tests("hosts", python, *HOST_TESTS)
+    yield tests("hosts", *command, *HOST_TESTS)
     for place in sorted((TOP / "molecule").glob("*/molecule.yml")):
         name = place.parent.name
         if name != "default":
@@ -151,7 +151,8 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
         molecule = Check(
             "molecule", tool("molecule", "--base-config", ".config/molecule/config.yml", "test"), background=False
         )
-        return [core, others, molecule, *map(smoke, with_playbooks), *static], [timing]
+        on_hosts = hosts(python, "-m", "not timing")
+        return [core, others, molecule, *on_hosts, *map(smoke, with_playbooks), *static], [timing]
     if what == "test-hosts":
         return list(hosts(python)), []
     raise SystemExit(f"usage: {sys.argv[0]} lint|sanity|test-fast|test-hosts|test")

@@ -149,3 +149,35 @@ options:
 requirements:
   - openssh-client (Debian package) where approvals are needed
 """
+
+    RELEASES = r"""
+options:
+  releases:
+    description: Releases that nobody has signed, as M(multi_sonicator.ops.firmware) is going to get them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      version:
+        description: Version of the release, as the firmware itself tells it.
+        type: str
+        required: true
+      image:
+        description: Path of the image (Intel HEX) on the control node.
+        type: str
+        required: true
+      sha256:
+        description: SHA-256 of that file, 64 hexadecimal digits.
+        type: str
+        required: true
+      part:
+        description: avrdude's name of the part that the image is for. Controllers with another part are refused.
+        type: str
+      content:
+        description: Text of the image. The action plugin fills this in on the control node.
+        type: str
+  version:
+    description:
+      - The version to bring those controllers to that name none of their own in O(controllers[].firmware_version).
+    type: str
+"""

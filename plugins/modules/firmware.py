@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - multi_sonicator.ops._controllers
   - multi_sonicator.ops._controllers.drain
   - multi_sonicator.ops._controllers.approvals
+  - multi_sonicator.ops._controllers.releases
 options:
   repository:
     description:
@@ -70,32 +71,6 @@ options:
     description:
       - Releases that nobody has signed, known by their digests only. Refused unless O(allow_unsigned). Not
         looked at with O(repository).
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      version:
-        description: Version of the release, as the firmware itself tells it.
-        type: str
-        required: true
-      image:
-        description: Path of the image (Intel HEX) on the control node.
-        type: str
-        required: true
-      sha256:
-        description: SHA-256 of that file, 64 hexadecimal digits.
-        type: str
-        required: true
-      part:
-        description: avrdude's name of the part that the image is for. Controllers with another part are refused.
-        type: str
-      content:
-        description: Text of the image. The action plugin fills this in on the control node.
-        type: str
-  version:
-    description:
-      - The version to bring those controllers to that name none of their own in O(controllers[].firmware_version).
-    type: str
   set:
     description:
       - Instead of a version, a kept set whose flash, EEPROM and settings are to come back.

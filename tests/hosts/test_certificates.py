@@ -5,13 +5,10 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fleet as hosts
 import pytest
@@ -19,58 +16,44 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.hosts import HostSite
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
-TOP = Path(__file__).resolve().parents[2]
-GATEWAY = "gateway4"
+GATEWAY = "gateway"
 PASSPHRASE = "canary-of-the-authority"
 LOOK = "sudo find /etc/multi_sonicator/tls -type f -exec sha256sum {} +"
 DATE = "/usr/local/bin/date"
 CUSTOM = "/usr/lib/python3/dist-packages/custom.pth"
 # A gateway that somebody else is root on has its own program ask for what it likes.
 EVIL = (
-    "import cryptography.x509 as x; made = x.DNSName.__init__;"
-    " x.DNSName = type('DNSName', (x.DNSName,), {'__init__': lambda self, name: made(self, 'victim')})"
+    "import cryptography.x509 as x; x.DNSName = type('DNSName', (x.DNSName,),"
+    " {'__init__': lambda self, name, made=x.DNSName.__init__: made(self, 'victim')})"
 )
 
 
-class Site:
+class Site(HostSite):
     """A gateway with certificates, and the control node's authority."""
 
-    def __init__(self, fleet: hosts.Fleet, directory: Path) -> None:
-        self.fleet = fleet
-        self.directory = directory
-        self.variables: dict[str, object] = {
-            "target": GATEWAY,
-            "certificates_ca_directory": str(directory / "ca"),
-            "certificates_ca_passphrase": PASSPHRASE,
-            "certificates_services": [{"name": "web"}],
-        }
-
-    def run(self, **changed: object) -> subprocess.CompletedProcess[str]:
-        """certificates.yml, with as much output as there can be."""
-        file = self.directory / "variables.json"
-        file.write_text(json.dumps(self.variables | changed))
-        program = Path(sys.executable).parent / "ansible-playbook"
-        command = [program, "-i", self.fleet.inventory, "-e", f"@{file}", "multi_sonicator.ops.certificates"]
-        return subprocess.run(
-            [*command, "-vvvv", "--diff"],
-            env={**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            cwd=TOP,
-            capture_output=True,
-            text=True,
-            check=False,
+    def __init__(self) -> None:
+        super().__init__(
+            certificates_ca_passphrase=PASSPHRASE,
+            certificates_services=[{"name": "web"}],
         )
+        self.authority = self.place / "ca"
+        self.variables["certificates_ca_directory"] = str(self.authority)
+
+    def certificates(self, code: int = 0, **changed: Any) -> str:
+        """certificates.yml, with as much output as there can be, however it broke its lines."""
+        return " ".join(self.play("certificates", "-vvvv", "--diff", code=code, **changed).split())
 
     def ssh(self, command: str) -> str:
         return self.fleet.ssh(GATEWAY, command).stdout
 
-    def refused(self, message: str, **changed: object) -> None:
+    def refused(self, message: str, **changed: Any) -> None:
         """A run that fails with this, and leaves the gateway's certificates as they are."""
         before = self.ssh(LOOK)
-        done = self.run(**changed)
-        assert done.returncode != 0 and message in " ".join(done.stdout.split()), done.stdout[-4000:] + done.stderr
+        assert message in self.certificates(2, **changed)
         assert self.ssh(LOOK) == before
 
 
@@ -101,13 +84,12 @@ def watched() -> Iterator[Watch]:
 
 
 @pytest.fixture(scope="module")
-def site(fleet: hosts.Fleet, tmp_path_factory: pytest.TempPathFactory, watched: Watch) -> Iterator[tuple[Site, str]]:
-    place = Site(fleet, tmp_path_factory.mktemp("certificates"))
-    done = place.run()
-    watched.ended.set()
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    yield place, done.stdout + done.stderr
-    assert place.run(certificates_state="absent").returncode == 0
+def site(machine: None, watched: Watch) -> Iterator[tuple[Site, str]]:
+    with Site() as made:
+        made.fleet.up([hosts.Host(GATEWAY, "trixie")])
+        output = made.certificates()
+        watched.ended.set()
+        yield made, output
 
 
 def test_nobody_sees_passphrase_or_keys(site: tuple[Site, str], watched: Watch) -> None:
@@ -116,7 +98,7 @@ def test_nobody_sees_passphrase_or_keys(site: tuple[Site, str], watched: Watch) 
     assert "multi-sonicator-certificates" in output and any(b"ansible" in seen for seen in watched.seen)
     keys = place.ssh("sudo cat /etc/multi_sonicator/tls/web.key /etc/multi_sonicator/tls/issuer.key").splitlines()
     secrets = [PASSPHRASE, *(line for line in keys if not line.startswith("-"))]
-    kept = [file.read_text() for file in (place.directory / "ca").rglob("*") if file.is_file()]
+    kept = [file.read_text() for file in place.authority.rglob("*") if file.is_file()]
     assert len(secrets) == 7 and len(kept) == 5
     for secret in secrets:
         assert secret not in output and secret not in journal
@@ -126,20 +108,20 @@ def test_nobody_sees_passphrase_or_keys(site: tuple[Site, str], watched: Watch) 
 
 def test_a_wrong_passphrase_costs_nobody_the_authority(site: tuple[Site, str]) -> None:
     place, _output = site
-    key = (place.directory / "ca/ca.key").read_bytes()
+    key = (place.authority / "ca.key").read_bytes()
     place.refused("certificates_ca_passphrase does not open", certificates_ca_passphrase="another passphrase")
-    assert (place.directory / "ca/ca.key").read_bytes() == key
+    assert (place.authority / "ca.key").read_bytes() == key
 
 
 def test_another_authority_than_the_gateway_trusts_is_refused(site: tuple[Site, str]) -> None:
     place, _output = site
-    place.refused("is another authority than that in", certificates_ca_directory=str(place.directory / "missing"))
-    assert not (place.directory / "missing").exists()
+    place.refused("is another authority than that in", certificates_ca_directory=str(place.place / "missing"))
+    assert not (place.place / "missing").exists()
 
 
 def test_an_authority_that_has_expired_issues_nothing(site: tuple[Site, str]) -> None:
     place, _output = site
-    directory = place.directory / "expired"
+    directory = place.place / "expired"
     directory.mkdir()
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Multi-Sonicator site authority")])
@@ -165,16 +147,15 @@ def test_a_gateway_whose_clock_is_wrong_gets_nothing(site: tuple[Site, str]) -> 
 
 def test_a_gateway_cannot_ask_for_more_than_the_inventory_gives_it(site: tuple[Site, str]) -> None:
     place, _output = site
-    issued = sorted((place.directory / "ca/issued").rglob("*.crt"))
+    issued = sorted((place.authority / "issued").rglob("*.crt"))
     place.ssh("sudo rm /etc/multi_sonicator/tls/issuer.crt")
     place.fleet.ssh(GATEWAY, f'echo "{EVIL}" | sudo tee {CUSTOM}')
-    done = place.run()
+    output = place.certificates(2)
     place.ssh(f"sudo rm {CUSTOM}")
-    assert done.returncode != 0
-    assert "asks for another certificate than the inventory says, nothing was issued" in " ".join(done.stdout.split())
-    assert "DNS:victim" in done.stdout
-    assert sorted((place.directory / "ca/issued").rglob("*.crt")) == issued
-    assert place.run().returncode == 0, "an honest gateway gets it again"
+    assert "asks for another certificate than the inventory says, nothing was issued" in output
+    assert "DNS:victim" in output
+    assert sorted((place.authority / "issued").rglob("*.crt")) == issued
+    place.certificates()  # an honest gateway gets it again
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fleet as hosts
 import pytest
-from support.hosts import CONTROLLERS, LINE
+from support.hosts import CONTROLLERS, LINE, PROGRAMS, HostSite
 
 pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.timing]
 
-TOP = Path(__file__).resolve().parents[2]
 KEEPER = "multi-sonicator-keeper.service"
 LONGEST_GAP_MS = 500
 # What a firmware bears before it stops its units.
@@ -29,33 +22,17 @@ LONGEST_SILENCE_MS = 1000
 PATIENCE = 20.0
 
 
-class Gateway:
+class Gateway(HostSite):
     """One host that the role has made a gateway, with two controllers on one line."""
 
     name = "gateway"
-
-    def __init__(self, fleet: hosts.Fleet) -> None:
-        self.fleet = fleet
-
-    def provision(self, **variables: Any) -> str:
-        """Run provision.yml; what it printed."""
-        return self._ansible("ansible-playbook", "multi_sonicator.ops.provision", "-e", json.dumps(variables))
 
     def start_units(self) -> None:
         """One of each controller."""
         point = "sonicator1_start_stop"
         arguments = {"controllers": CONTROLLERS, "values": {point: 1}, "allow": [point]}
-        self._ansible("ansible", "gateways", "-m", "multi_sonicator.ops.registers", "-a", json.dumps(arguments))
-
-    def _ansible(self, program: str, *words: str) -> str:
-        command = [Path(sys.executable).with_name(program), "-i", self.fleet.inventory, *words]
-        environment = os.environ | {
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".venv/collections"),
-            "ANSIBLE_PIPELINING": "1",
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TOP, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        module = ("-m", "multi_sonicator.ops.registers", "-a", json.dumps(arguments))
+        self.run(str(PROGRAMS / "ansible"), "-i", str(self.inventory), "gateways", *module)
 
     def ssh(self, command: str, code: int = 0) -> str:
         done = self.fleet.ssh(self.name, command, check=False)
@@ -87,37 +64,31 @@ class Gateway:
 
 @pytest.fixture(scope="module")
 def gateway(machine: None) -> Iterator[Gateway]:
-    directory = Path(tempfile.mkdtemp(prefix="fleet-"))
-    site = hosts.Fleet(directory / "site")
-    try:
-        site.up([hosts.Host(Gateway.name, "bookworm", CONTROLLERS)])
-        one = Gateway(site)
-        one.provision()
+    with Gateway() as one:
+        one.fleet.up([hosts.Host(Gateway.name, "bookworm", CONTROLLERS)])
+        one.play("provision")
         one.wait_until_all("answers")
         yield one
-    finally:
-        site.down()
-        shutil.rmtree(directory)
 
 
 def test_a_new_configuration_comes_in_without_a_silence(gateway: Gateway) -> None:
     controllers = [{**CONTROLLERS[0], "settings": {"sonicator1_amplitude": 60}}, CONTROLLERS[1]]
     before = gateway.main_pid()
     gateway.forget()
-    gateway.provision(gateway_controllers=controllers)
+    gateway.play("provision", gateway_controllers=controllers)
     time.sleep(1)
     assert gateway.main_pid() != before
     assert gateway.longest_gap() <= LONGEST_GAP_MS
     assert gateway.ssh(f"systemctl show --value -p NRestarts {KEEPER}") == "0"
     assert gateway.status()["pid"] == int(gateway.main_pid())
-    gateway.provision()
+    gateway.play("provision")
 
 
 def test_another_unit_comes_in_without_a_silence(gateway: Gateway) -> None:
     gateway.ssh(f"sudo sed -i s/^Nice=.*/Nice=0/ /etc/systemd/system/{KEEPER}; sudo systemctl daemon-reload")
     before = gateway.main_pid()
     gateway.forget()
-    assert "Restart the line keeper without a silence" in gateway.provision()
+    assert "Restart the line keeper without a silence" in gateway.play("provision")
     time.sleep(1)
     assert gateway.main_pid() != before
     assert gateway.longest_gap() <= LONGEST_GAP_MS

@@ -59,23 +59,32 @@ class HostSite:
         shutil.rmtree(self.place)
 
     def command(self, playbook: str, *arguments: str, **variables: Any) -> list[str]:
-        """What runs a playbook of the collection on all hosts."""
+        """What runs a playbook of the collection on all hosts. Secrets do not show in the list of processes."""
+        file = self.place / "variables.json"
+        file.write_text(json.dumps(self.variables | variables))
         return [
             *(str(PROGRAMS / "ansible-playbook"), "-i", str(self.inventory), f"multi_sonicator.ops.{playbook}"),
-            *("-e", json.dumps(self.variables | variables), *arguments),
+            *("-e", f"@{file}", *arguments),
         ]
 
     def play(self, playbook: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-        """Runs it; what it printed. AssertionError where it ends with another exit code."""
-        return self.run(*self.command(playbook, *arguments, **variables), code=code).decode()
+        """Runs it; all that it printed. AssertionError where it ends with another exit code."""
+        return self.run(*self.command(playbook, *arguments, **variables), code=code, errors=subprocess.STDOUT).decode()
 
-    def run(self, *command: str, code: int = 0, stdin: bytes | None = None) -> bytes:
+    def run(self, *command: str, code: int = 0, stdin: bytes | None = None, errors: int = subprocess.PIPE) -> bytes:
         """Runs a command on the control node; what it printed."""
         done = subprocess.run(
-            command, input=stdin, cwd=self.place, env=self.environment, capture_output=True, check=False
+            command,
+            input=stdin,
+            cwd=self.place,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            check=False,
         )
-        said = f"{' '.join(command)}\n{done.stdout.decode()}{done.stderr.decode()}"
-        assert done.returncode == code, f"exit code {done.returncode}: {said}"
+        if done.returncode != code:  # the end of what it said, where the reason is
+            said = (done.stdout + (done.stderr or b"")).decode(errors="replace")[-8000:]
+            raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}, expected {code}\n{said}")
         return done.stdout
 
 

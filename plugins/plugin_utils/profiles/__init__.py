@@ -10,8 +10,10 @@ file, which is a package because Ansible's import of collections prefers a direc
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,15 +58,32 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_profile(name_or_path: str | Path, search: Sequence[Path] = ()) -> dict[str, Any]:
+def load_profile(name_or_path: str | Path, search: Sequence[Path] = (), checked: Path | None = None) -> dict[str, Any]:
     """The checked content of a profile file.
 
     A name is looked for as ``profiles/NAME.yml`` in each directory of ``search`` (those of a site's inventories) and
     then among the collection's own. Anything with a ``/`` or ending in ``.yml`` or ``.yaml`` is a path; a relative one
     is tried from each directory of ``search`` and then from the working directory.
+    Checking takes longer than all else a task does here; below ``checked`` it is kept for other processes of the run.
     Raises ProfileError with all that is wrong, one line each, with file, point and rule.
     """
     path = find_profile(name_or_path, search)
+    if checked is None:
+        return _checked(path)
+    try:
+        kept = checked / f"profile-{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()}.json"
+        known: dict[str, Any] = json.loads(kept.read_bytes())
+        return known
+    except OSError:  # not checked yet, or not readable, which is told below
+        profile = _checked(path)
+    # Whole or not at all, as another process may be reading.
+    new = kept.with_suffix(f".{os.getpid()}")
+    new.write_text(json.dumps(profile), encoding="utf-8")
+    new.replace(kept)
+    return profile
+
+
+def _checked(path: Path) -> dict[str, Any]:
     source = _read(path)
     problems = _Problems(source)
     _check_schema(source.data, problems)
