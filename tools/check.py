@@ -101,7 +101,8 @@ def quick_checks() -> Iterator[Check]:
     yield Check("mypy", tool("mypy", "-p", f"{package}.module_utils._core", "-p", f"{package}.plugin_utils"))
     yield Check("ansible-lint", tool("ansible-lint", "--offline", "--strict", "--nocolor"))
     docs = tool("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=dependent", ".")
-    yield Check("antsibull-docs", bash("on_copy.sh", "docs", *docs))
+    dependencies = ("env", f"ANSIBLE_COLLECTIONS_PATH={TOP / '.venv/collections'}")
+    yield Check("antsibull-docs", (*dependencies, *bash("on_copy.sh", "docs", *docs)))
 
 
 def sanity(version: str | None = None) -> Check:

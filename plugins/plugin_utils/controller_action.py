@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.constants import DEFAULT_LOCAL_TMP
+from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import image
@@ -96,9 +96,9 @@ class ActionModule(ActionBase):
         controllers = arguments.get("controllers") or []
         names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers}
         given = dict(arguments.get("profiles") or {})
+        of_this_run = Path(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         return {
-            name: given[name] if name in given else load_profile(name, search, Path(DEFAULT_LOCAL_TMP))
-            for name in sorted(names)
+            name: given[name] if name in given else load_profile(name, search, of_this_run) for name in sorted(names)
         }
 
     def _offered(self, arguments: Mapping[str, Any]) -> dict[str, str]:
