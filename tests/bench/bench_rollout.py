@@ -5,10 +5,11 @@
 The peer (peer.yml) is the playbook that a competent user would write without our transaction, with a task a controller:
 one for each step of docs/transaction.md that leaves the control node, and one in a loop for each measurement between
 the steps of the plan. It is planned and told what comes next by the same module as ours, uses the collection's modules
-where they fit and avrdude where none does. Nothing in it waits or repeats for its own sake, and it does less than ours:
-it verifies no signature, keeps no journal, cannot be resumed or go back, leaves a line silent while it programs, and
-shows no progress. Both run with the settings of the checkout's ansible.cfg; the peer runs on a part of the fleet, since
-what a controller costs is compared.
+where they fit and avrdude where none does. It has what production asks for and tasks can do: a gateway verifies the
+image's signature, programming outlives a lost connection, and what was done is recorded. Nothing in it waits or
+repeats for its own sake, and it does less than ours: it keeps no journal, cannot be resumed or go back, leaves a line
+silent while it programs, and shows no progress. Both run with the settings of the checkout's ansible.cfg; the peer
+runs on a part of the fleet, since what a controller costs is compared.
 
 What a gateway runs is no cost of the control node, though with local connections it runs here too. Wall times depend
 on how much else the machine has to do, above all since it plays all gateways and boards; CPU times hardly do.
@@ -21,6 +22,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import watched_action
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ratios import ROOT, Result, import_path, report
 
 import_path()
@@ -90,7 +94,7 @@ def site_of(directory: Path, gateways: Mapping[str, list[list[Board]]], **option
         site.control.environment |= {
             "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests" / "support" / "connections"),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_FORKS": "10",
+            "ANSIBLE_FORKS": str(GATEWAYS),  # docs/rollouts.md
             "METER": str(directory / "meter.jsonl"),
         }
         del site.variables["controllers_releases"]
@@ -173,8 +177,19 @@ def task_for_each(directory: Path) -> Cost:
     """The same rollout of a part of the fleet, with every step of a controller as a task."""
     with site_of(directory, fleet(SAMPLE)) as site:
         assign_cells(site)
-        site.variables["image"] = str(firmware("1.1.0"))
+        image, publisher = signed(firmware("1.1.0"), directory)
+        site.variables |= {"image": str(image), "publisher": str(publisher)}
         return cost(site, str(PEER))
+
+
+def signed(image: Path, directory: Path) -> tuple[Path, Path]:
+    """A copy of an image with its signature beside it (ed25519), and the public key, as openssl takes them."""
+    key = Ed25519PrivateKey.generate()
+    copy = Path(shutil.copy(image, directory))
+    copy.with_name(f"{copy.name}.sig").write_bytes(key.sign(copy.read_bytes()))
+    publisher = directory / "publisher.pem"
+    publisher.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return copy, publisher
 
 
 def told(name: str, taken: Cost, controllers: int) -> float:
