@@ -36,6 +36,7 @@ UNIT_TESTS = ("tests/unit", "--ignore=tests/unit/plugin_utils")
 # Whose tests marked "smoke" are repeated on the oldest and the newest ansible-core.
 SMOKE_TESTS = "tests/playbooks"
 
+CORES = 2
 LEFT_OUT = 77
 NO_TESTS = 5
 PROGRESS_EVERY = 10.0
@@ -50,6 +51,7 @@ class Check:
     pytest: bool = False
     background: bool = True
     needs_tests: bool = True
+    cores: int = 2  # that it keeps busy
 
     @property
     def slug(self) -> str:
@@ -124,11 +126,11 @@ def smoke(version: str) -> Check:
 
 def hosts(*command: str) -> Iterator[Check]:
     """The tests and Molecule's scenarios on hosts that boot in containers; left out where there can be none."""
-    yield tests("hosts", *command, *HOST_TESTS)
+    yield tests("hosts", *command, *HOST_TESTS, "-n", "2", "--dist=loadfile")
     for place in sorted((TOP / "molecule").glob("*/molecule.yml")):
         name = place.parent.name
         if name != "default":
-            yield Check(f"molecule {name}", bash("scenario.sh", name), deadline=900, background=False)
+            yield Check(f"molecule {name}", bash("scenario.sh", name), deadline=900, background=False, cores=1)
 
 
 def chosen(what: str) -> tuple[list[Check], list[Check]]:
@@ -259,10 +261,12 @@ def show(result: Result) -> None:
 
 
 def may_start(check: Check, waiting: list[Check], running: list[Running]) -> bool:
-    """One test suite at a time (each uses both cores) and one static check, or two of these when no suite is left."""
+    """Test suites as long as there are cores for them, beside one static check; two of these when no suite is left."""
     alongside = [at_work.check for at_work in running if at_work.check.background == check.background]
+    if not check.background:
+        return sum(other.cores for other in [*alongside, check]) <= CORES
     suites = any(not other.background for other in [*waiting, *(at_work.check for at_work in running)])
-    return len(alongside) < (2 if check.background and not suites else 1)
+    return len(alongside) < (1 if suites else 2)
 
 
 def run(checks: Iterable[Check]) -> list[Result]:

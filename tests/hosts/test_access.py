@@ -17,8 +17,6 @@ import fleet as hosts
 import pytest
 from support.hosts import HostSite
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 ROLES = ("viewer", "operator", "engineer")
 PEOPLE = {"vera": "viewer", "otto": "operator", "enno": "engineer", "rita": "operator"}
 

@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.hosts import HostSite
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 GATEWAY = "gateway"
 PASSPHRASE = "canary-of-the-authority"
 LOOK = "sudo find /etc/multi_sonicator/tls -type f -exec sha256sum {} +"

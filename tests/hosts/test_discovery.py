@@ -17,8 +17,6 @@ import pytest
 import yaml
 from support.hosts import LINE, HostSite
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 FLEET = [
     hosts.Host(
         "hall",

@@ -14,8 +14,6 @@ import pytest
 import yaml
 from support.hosts import TOP, HostSite
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 NAMES = ("bookworm", "trixie")
 LINE = "/dev/ttyUSB0"
 GUARD_SECONDS = 20

@@ -15,8 +15,6 @@ from support.hosts import LINE, PROGRAMMER
 
 from .conftest import FETCH
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 EVERY = ("gateway1", "gateway2", "gateway3", "gateway4")
 
 # Sends a request and prints the answer, both in hexadecimal.

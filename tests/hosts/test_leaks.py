@@ -18,8 +18,6 @@ from support.hosts import CONTROLLERS
 
 from .conftest import FETCH
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 HOSTS = [hosts.Host("gateway1", "bookworm", CONTROLLERS), hosts.Host("gateway2", "trixie")]
 UP = """
 import sys

@@ -14,8 +14,6 @@ from support.hosts import PROGRAMS, TOP, HostSite
 from support.releases import Publisher, verifier
 from support.virtual import CACHE
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 GATEWAY = "gateway"
 CONTROLLERS = [{"name": "press_1", "line": "/dev/ttyUSB0", "unit": 2, "programmer": "/dev/ttyACM0"}]
 PACKAGES = (

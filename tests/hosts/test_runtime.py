@@ -13,7 +13,7 @@ import fleet as hosts
 import pytest
 from support.hosts import CONTROLLERS, LINE, PROGRAMS, HostSite
 
-pytestmark = [pytest.mark.xdist_group("fleet"), pytest.mark.timing]
+pytestmark = pytest.mark.timing
 
 KEEPER = "multi-sonicator-keeper.service"
 LONGEST_GAP_MS = 500

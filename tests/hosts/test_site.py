@@ -18,8 +18,6 @@ INTERRUPTED = (
     " sed /^$/q /var/lib/dpkg/status >/var/lib/dpkg/updates/0001"
 )
 
-pytestmark = pytest.mark.xdist_group("fleet")
-
 
 @pytest.fixture(scope="module")
 def site(machine: None) -> Iterator[ProductionSite]:
