@@ -23,6 +23,12 @@ INSTALL = (
     # Its own timer is none of the host's.
     " && sudo systemctl disable --now lynis.timer"
 )
+# Debian 12's package has no content for Debian 12, Debian 13's has.
+INSTALL_OPENSCAP = "sudo DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install openscap-scanner"
+GUIDE = (
+    "cd /tmp && apt-get -q download ssg-debian >&2"
+    " && dpkg-deb --fsys-tarfile ssg-debian_*.deb | tar -xO --wildcards '*/ssg-debian12-ds.xml'"
+)
 AUDIT = "sudo lynis audit system --quick --quiet --no-colors >/dev/null 2>&1; sudo cat /var/log/lynis-report.dat"
 
 
@@ -56,6 +62,9 @@ def site(machine: None) -> Iterator[Site]:
 def before(site: Site) -> dict[str, str]:
     """What lynis says of the bare hosts."""
     site.on_each(INSTALL)
+    site.fleet.ssh("bookworm", INSTALL_OPENSCAP)
+    guide = site.run(*site.fleet.ssh_command("trixie"), GUIDE)
+    site.run(*site.fleet.ssh_command("bookworm"), "cat >guide.xml", stdin=guide)
     return site.on_each(AUDIT)
 
 
@@ -97,6 +106,17 @@ def test_lynis_finds_what_is_explained_and_nothing_else(
     assert suggested <= set(explained), suggested - set(explained)
     assert warned == []
     assert all(points >= 80 and points > bare for bare, points in told.values())
+
+
+@pytest.mark.parametrize("profile", ["standard", "anssi_bp28_minimal"])
+def test_openscap_finds_what_is_explained_and_nothing_else(hardened: Site, profile: str) -> None:
+    scan = f"sudo oscap xccdf eval --progress --profile xccdf_org.ssgproject.content_profile_{profile} guide.xml; true"
+    told = re.findall(
+        r"^xccdf_org\.ssgproject\.content_rule_(\w+):(\w+)$", hardened.fleet.ssh("bookworm", scan).stdout, re.M
+    )
+    explained = yaml.safe_load((TOP / "roles/hardening/files/openscap.yml").read_text())[profile]
+    assert len([rule for rule, verdict in told if verdict == "pass"]) > 15
+    assert {rule for rule, verdict in told if verdict not in ("pass", "notapplicable", "notchecked")} == set(explained)
 
 
 def test_who_is_locked_out_is_let_in_again(hardened: Site) -> None:
