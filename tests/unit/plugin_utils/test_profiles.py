@@ -131,6 +131,19 @@ def test_a_site_comes_before_the_collection(site: Path, tmp_path: Path) -> None:
     assert profiles.load_profile("multi_sonicator_io")["timing"]["boot_time"] == 3.0
 
 
+def test_what_was_checked_is_taken_as_long_as_the_file_is_the_same(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = profiles.load_profile("pump", [site], tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(profiles, "_checked", None)
+        assert profiles.load_profile("pump", [site], tmp_path) == checked
+    file = site / "profiles/pump.yml"
+    file.write_text(f"{file.read_text()}\nname: again\n")
+    with pytest.raises(ProfileError, match="duplicate key"):
+        profiles.load_profile("pump", [site], tmp_path)
+
+
 def test_a_path_is_taken_from_the_inventory_or_as_it_is(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert profiles.load_profile("profiles/pump.yml", [site])["name"] == "pump"
     assert profiles.load_profile(site / "profiles" / "pump.yml")["name"] == "pump"
