@@ -60,6 +60,16 @@ def test_a_second_run_changes_nothing(site: ProductionSite) -> None:
     assert erases(site) == [1, 1, 1, 1]
 
 
+def test_people_do_with_the_runtime_what_their_roles_may(site: ProductionSite) -> None:
+    for host in site.fleet.hosts:
+        assert site.as_person("vera", host, "sudo -n msctl status").count("1.1.0") == 2
+        assert "not allowed" in site.as_person("vera", host, "sudo -n msctl stop-all --yes", code=1)
+        read = site.as_person("otto", host, "sudo -n msctl read mixer_1 sonicator1_amplitude")
+        assert "sonicator1_amplitude" in read
+        assert "mixer_2" in site.as_person("otto", host, "sudo -n msctl snapshot")
+        assert site.as_person("otto", host, "sudo -n msctl stop-all --yes").count("mixer") == 2
+
+
 def test_secrets_are_nowhere(site: ProductionSite) -> None:
     output = site.play("certificates", "-vvv", "--diff")
     assert PASSPHRASE not in output
@@ -82,7 +92,7 @@ def test_a_host_is_taken_back_only_when_it_is_named(site: ProductionSite) -> Non
         "gateway1",
         "ls -d /etc/multi_sonicator /var/lib/multi_sonicator /usr/local/lib/multi_sonicator /usr/local/bin/msctl;"
         " sudo find /etc -name '*multi?sonicator*'; systemctl list-unit-files 'multi-sonicator*' --no-legend;"
-        " getent passwd multi-sonicator vera ms-breakglass; getent group | grep ^ms-; sudo nft list tables",
+        " getent passwd multi-sonicator vera otto ms-breakglass; getent group | grep ^ms-; sudo nft list tables",
         check=False,
     )
     assert left.stdout == ""

@@ -26,6 +26,7 @@ CONTROLLERS = [
     {"name": "mixer_1", "line": LINE, "unit": 2, "programmer": PROGRAMMER},
     {"name": "mixer_2", "line": LINE, "unit": 3, "programmer": "/dev/ttyACM0"},
 ]
+PEOPLE = {"vera": "viewer", "otto": "operator"}
 PASSPHRASE = "canary-passphrase-of-the-site"
 
 TOP = Path(__file__).resolve().parents[2]
@@ -96,19 +97,30 @@ class ProductionSite(HostSite):
         publisher = Publisher(self.place / "publisher")
         publisher.publish("1.1.0")
         verifier()  # so that its wheels are there
-        key = self.place / "vera"
-        self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-        public = key.with_suffix(".pub").read_text().strip()
+        for name in PEOPLE:
+            self.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.place / name))
         self.variables |= {
             "controllers_repository": str(publisher.repository.directory),
             "controllers_trusted_root": str(publisher.root),
             "controllers_firmware_version": "1.1.0",
             "controllers_soak": 0.5,
             "firmware_trust_wheels": str(CACHE / "wheels"),
-            "access_people": [{"name": "vera", "role": "viewer", "keys": [public]}],
+            "access_people": [
+                {"name": name, "role": role, "keys": [(self.place / f"{name}.pub").read_text().strip()]}
+                for name, role in PEOPLE.items()
+            ],
             "certificates_ca_passphrase": PASSPHRASE,
             "certificates_services": [{"name": "metrics", "usage": "server"}],
         }
+
+    def as_person(self, name: str, host: str, command: str, code: int = 0) -> str:
+        """What a person gets to see of a command over ssh; the authority says that the host is the right one."""
+        known = f"UserKnownHostsFile={self.place}/.config/multi_sonicator/known_hosts"
+        options = ("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", known)
+        words = [word for option in options for word in ("-o", option)]
+        person = f"{name}@{self.fleet.address(host)}"
+        ssh = ("ssh", "-F", "none", "-i", str(self.place / name), *words, person, command)
+        return self.run(*ssh, code=code, errors=subprocess.STDOUT).decode()
 
 
 def changes(output: str) -> dict[str, int]:
