@@ -96,6 +96,8 @@ def site_of(directory: Path, gateways: Mapping[str, list[list[Board]]], **option
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_FORKS": str(GATEWAYS),  # docs/rollouts.md
             "METER": str(directory / "meter.jsonl"),
+            # Ansible expands ~ by the account's name in one place, and by HOME in another.
+            "ANSIBLE_ASYNC_DIR": str(directory / "async"),
         }
         del site.variables["controllers_releases"]
         site.variables |= {
