@@ -115,7 +115,7 @@ def test_openscap_finds_what_is_explained_and_nothing_else(hardened: Site, profi
         r"^xccdf_org\.ssgproject\.content_rule_(\w+):(\w+)$", hardened.fleet.ssh("bookworm", scan).stdout, re.M
     )
     explained = yaml.safe_load((TOP / "roles/hardening/files/openscap.yml").read_text())[profile]
-    assert len([rule for rule, verdict in told if verdict == "pass"]) > 15
+    assert [verdict for _rule, verdict in told].count("pass") > 10
     assert {rule for rule, verdict in told if verdict not in ("pass", "notapplicable", "notchecked")} == set(explained)
 
 
