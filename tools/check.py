@@ -74,6 +74,7 @@ class Result:
     skipped: int = 0
     seconds: float = 0.0
     remark: str = ""
+    failures: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # tests and what pytest says of them
 
 
 def tool(name: str, *arguments: str) -> tuple[str, ...]:
@@ -238,6 +239,11 @@ def count_tests(result: Result, code: int) -> None:
         result.failed += bad
         result.skipped += skipped
         result.passed += max(0, int(suite.get("tests", 0)) - bad - skipped)
+        for case in suite.iter("testcase"):
+            for outcome in case:
+                if outcome.tag in ("failure", "error"):
+                    name = f"{case.get('classname', '')}::{case.get('name', '')}"
+                    result.failures.append((name, outcome.text or outcome.get("message", "")))
     if code == NO_TESTS and not result.check.needs_tests:
         return
     if code and not result.failed:
@@ -251,8 +257,12 @@ def show(result: Result) -> None:
     counts = f" {result.passed} passed, {result.failed} failed, {result.skipped} skipped" if result.check.pytest else ""
     remark = f": {result.remark}" if result.remark else ""
     print(f"{verdict} {result.seconds:5.0f} s  {result.check.name}{counts}{remark}", flush=True)
+    for name, said in result.failures:
+        print(f"    {name}")
+        for line in said.splitlines()[-SHOWN_OF_A_FAILURE:]:
+            print(f"    | {line}")
     if result.failed and result.check.log.exists():
-        lines = result.check.log.read_text(errors="replace").splitlines()
+        lines = [] if result.failures else result.check.log.read_text(errors="replace").splitlines()
         # ansible-test says what is wrong in lines of its own between many of pip's.
         errors = [line for line in lines if line.startswith(("ERROR: ", "FATAL: "))]
         for line in (errors if "sanity" in result.check.name and errors else lines)[-SHOWN_OF_A_FAILURE:]:
@@ -364,6 +374,9 @@ def main(arguments: list[str]) -> int:
     print(
         f"\n{len(results)} checks in {seconds:.0f} s; " + (f"failed: {', '.join(failed)}" if failed else "none failed")
     )
+    for result in results:
+        for name, _said in result.failures:
+            print(f"    {result.check.name}: {name}")
     counts = ", ".join(f"{total(results, kind)} {kind}" for kind in ("passed", "failed", "skipped"))
     print(counts, flush=True)
     return 1 if failed else 0
