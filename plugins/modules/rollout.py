@@ -119,6 +119,10 @@ plan:
   description: The plan as text, empty where there is nothing to do.
   returned: with O(operation=plan) and O(operation=show)
   type: str
+rounds:
+  description: How often controllers are measured and worked on where all goes as planned.
+  returned: with O(operation=plan)
+  type: int
 unchanged:
   description: Controllers by gateway that have nothing to be done, each with C(name) and C(msg).
   returned: with O(operation=plan)

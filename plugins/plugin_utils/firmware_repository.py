@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors i
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.image import ImageError, parse_hex
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.release import Release, path_of
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import write_atomically
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import exclusive
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.release_trust import BOOKKEEPING
 
 try:
@@ -194,12 +194,8 @@ class FirmwareRepository:
     def exclusive(self) -> Iterator[None]:
         """Keep other publishers out from working out a change until it is written."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(self.directory):
             yield
-        finally:
-            os.close(descriptor)
 
     # Verbs
 

@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.release import Release
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import exclusive
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.firmware_repository import require_libraries
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.release_trust import Untrusted, verify
 
@@ -116,7 +115,7 @@ def fetch(
     base, fetcher = _reached(location, deadline)
     cache = cache_directory.expanduser() / hashlib.sha256(root).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
-    with _exclusive(cache):
+    with exclusive(cache):  # several hosts are worked on at a time, and it is one reader's
         try:
             answer = verify(
                 fetcher, root, str(cache / "metadata"), None if wanted is None else sorted(set(wanted)), base
@@ -140,17 +139,6 @@ def _reached(location: str, deadline: float) -> tuple[str, Any]:
     if not (directory / "metadata").is_dir():
         raise SourceError(f"repository {location}: no firmware repository there, it has no directory metadata")
     return f"{directory}/", _Directory()
-
-
-@contextlib.contextmanager
-def _exclusive(cache: Path) -> Iterator[None]:
-    """Several hosts are worked on at a time, and the cache is one reader's."""
-    descriptor = os.open(cache, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _metadata(fetcher: Any, base: str, cache: Path) -> dict[str, str]:

@@ -13,7 +13,6 @@ import difflib
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 
 import yaml
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import MissingPackage, ProfileError
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import exclusive
 
 try:  # here and not where it is needed, so that Ansible's main process imports it once, and not each of its workers
     import jsonschema
@@ -71,15 +71,18 @@ def load_profile(name_or_path: str | Path, search: Sequence[Path] = (), checked:
     if checked is None:
         return _checked(path)
     try:
-        kept = checked / f"profile-{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()}.json"
-        known: dict[str, Any] = json.loads(kept.read_bytes())
-        return known
-    except OSError:  # not checked yet, or not readable, which is told below
+        content = path.read_bytes()
+    except OSError:
+        return _checked(path)  # which tells why
+    kept = checked / f"profile-{hashlib.sha256(str(path).encode() + content).hexdigest()}.json"
+    with exclusive(checked):  # a run has many processes, and those that come second wait for the first
+        if kept.exists():
+            profile: dict[str, Any] = json.loads(kept.read_bytes())
+            return profile
         profile = _checked(path)
-    # Whole or not at all, as another process may be reading.
-    new = kept.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(profile), encoding="utf-8")
-    new.replace(kept)
+        new = kept.with_suffix(".new")
+        new.write_text(json.dumps(profile), encoding="utf-8")
+        new.replace(kept)
     return profile
 
 
