@@ -99,7 +99,7 @@ def test_demo_story(demo: DemoSite) -> None:
     lines = [line for message in run.messages for line in message.splitlines()]
     [line] = [line for line in lines if "did not come up" in line]
     assert line.startswith("mixer_1: 1.2.0 did not come up") and "silent" in line and "back on 1.1.0" in line
-    assert [line for line in lines if line.endswith("not begun")] == [f"{name}: not begun" for name in CONTROLLERS[1:]]
+    assert {line for line in lines if line.endswith("not begun")} == {f"{name}: not begun" for name in CONTROLLERS[1:]}
     assert any("failure budget exceeded: 1 of 1" in line for line in lines)
     demo.require("1.1.0")
 

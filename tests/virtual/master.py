@@ -46,7 +46,7 @@ class Silence(Exception):
 
 
 class Master:
-    def __init__(self, line: Path, unit: int = 2, timeout: float = 0.15) -> None:
+    def __init__(self, line: Path, unit: int = 2, timeout: float = 0.5) -> None:
         self.unit = unit
         self.timeout = timeout
         self._port = os.open(line, os.O_RDWR | os.O_NOCTTY)
