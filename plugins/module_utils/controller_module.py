@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -84,7 +85,7 @@ class ControllerModule(AnsibleModule):
 
     def policy(self) -> Policy:
         """What the options say of draining, deadlines and the way back."""
-        known = ("drain", "drain_deadline", "soak", "boot_deadline", "programmer_deadline", "rollback", "flash_silent")
+        known = [field.name for field in dataclasses.fields(Policy)]
         return Policy(**{name: self.params[name] for name in known if name in self.params})
 
     def answer(self, work: Callable[[Gateway], dict[str, Any]]) -> None:

@@ -87,6 +87,12 @@ options:
     description: Flash a controller that does not answer at all. Its settings can then not be kept.
     type: bool
     default: false
+  write_fuses:
+    description:
+      - Write the fuses of the O(set) where the chip has others, for a chip that replaces another. They have to be
+        within the profile's policy.
+    type: bool
+    default: false
   max_failures:
     description: After so many failures on this gateway no further controller is begun.
     type: int
@@ -234,6 +240,7 @@ def main() -> None:
             "soak": {"type": "float"},
             "rollback": {"type": "bool", "default": True},
             "flash_silent": {"type": "bool", "default": False},
+            "write_fuses": {"type": "bool", "default": False},
             "max_failures": {"type": "int", "default": 1},
             "progress_file": {"type": "path"},
             "rollout": {"type": "dict"},

@@ -30,6 +30,7 @@ _SHOWN = {
     "begin": "begun",
     "drain": "no new starts, waiting for rest",
     "read": "reading the chip",
+    "fuses": "writing its fuses",
     "write": "writing",
     "boot": "waiting for its start",
     "health": "watching its health",

@@ -18,17 +18,18 @@ between two runs.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import image, snapshot
 from .device import Device, DeviceError, Identity
 from .errors import CoreError, ExceptionAnswer
 from .profile import Part, Value
-from .programmer import Programmer
+from .programmer import Programmer, Readback
 from .progress import Progress
 from .store import Journal, Store, now
 
@@ -47,7 +48,7 @@ class Target:
     ``version`` is None where nobody knows it. ``eeprom`` and ``settings`` come from the ``set`` of that id; None keeps
     what is there. ``label`` names the target for people: ``1.1.0``, ``set 2026...``. Without ``flash`` the chip is only
     read, which resets the controller as much as writing does and therefore takes the same way. ``fuses`` are those that
-    the chip has to have beyond the profile's policy. ``signed`` is whether who made it vouches for it.
+    the chip has to have within the profile's policy. ``signed`` is whether who made it vouches for it.
     """
 
     label: str
@@ -63,6 +64,10 @@ class Target:
     def digest(self) -> str | None:
         return None if self.flash is None else image.digest(self.flash)
 
+    def eeprom_differs(self, kept: str | None) -> bool:
+        """Whether the EEPROM should be another than the one kept under this digest."""
+        return self.eeprom is not None and hashlib.sha256(self.eeprom).hexdigest() != kept
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -70,6 +75,7 @@ class Policy:
 
     ``drain``: what to do when units run: ``refuse``, ``wait`` until they stop by themselves, or ``stop`` them.
     ``flash_silent``: go on with a controller that does not answer at all, whose state can then not be kept.
+    ``write_fuses``: write the target's fuses where the chip has others, as one does that has replaced another.
     ``other_run_deadline``: how long to wait for another run on the same controller, such as one whose caller died.
     """
 
@@ -80,6 +86,7 @@ class Policy:
     programmer_deadline: float | None = None
     rollback: bool = True
     flash_silent: bool = False
+    write_fuses: bool = False
     other_run_deadline: float = 300.0
 
 
@@ -250,7 +257,8 @@ class Transaction:
         touched = self.journal.last("write") or self.journal.last("written")
         saved = (self.journal.last("saved") if touched else None) or self._save(begun)
         flash = self.target.flash
-        changed = flash is not None and saved["flash"] != self.target.digest
+        differs = saved["flash"] != self.target.digest or self.target.eeprom_differs(saved["eeprom"])
+        changed = flash is not None and differs
         written = self.journal.last("written")
         if not written:
             if flash is not None and changed:
@@ -263,7 +271,8 @@ class Transaction:
         wanted = begun["settings"] if self.target.settings is None else dict(self.target.settings)
         after, restored = self._prove(self.target.version, wanted, fresh=not written)
         was, told = begun["before"]["version"] or "unknown", after["version"] or self.target.label
-        if changed:
+        if changed or self.journal.last("fuses"):
+            changed = True
             outcome, message = "deployed", f"{was} → {told}, proven on the device"
         else:
             outcome = "read" if flash is None else "unchanged"
@@ -395,8 +404,11 @@ class Transaction:
         return {"version": version, "digest": digest}, self.device.settings()
 
     def _up_to_date(self, before: Mapping[str, Any]) -> bool:
-        if self.store.record(self.device.name).get("writing"):
+        record = self.store.record(self.device.name)
+        if record.get("writing"):
             return False  # a writing that failed, whatever the device tells
+        if self.target.eeprom_differs((record.get("images") or {}).get("eeprom")):
+            return False
         if before["digest"]:
             same_version = self.target.version in (None, before["version"]) or before["version"] is None
             return bool(before["digest"] == self.target.digest and same_version)
@@ -471,16 +483,7 @@ class Transaction:
         """Read the chip and keep the one set of this transaction."""
         self._step("read")
         self._programmed_at = time.monotonic()
-        readback = self.programmer.read()
-        violations = self.part.fuse_violations(readback.fuses)
-        if violations:
-            raise DeviceError(f"fuses violate the profile's policy: {'; '.join(violations)}")
-        for name, value in self.target.fuses.items():
-            if readback.fuses[name] != value:
-                raise DeviceError(
-                    f"fuse {name} is 0x{readback.fuses[name]:02X}, {self.target.label} needs 0x{value:02X}; set it by "
-                    "hand or choose another release"
-                )
+        readback = self._with_fuses(self.programmer.read())
         images = snapshot.images_of(self.store, readback)
         self._record(begun["before"]["version"], images, "read back")
         kept, _new = snapshot.keep(
@@ -492,6 +495,23 @@ class Transaction:
             # The board has booted with its defaults, starts allowed: close that door again before the writing call.
             self._drain()
         return self.journal.last("saved") or {}
+
+    def _with_fuses(self, readback: Readback) -> Readback:
+        """What was read, with the fuses that the chip has to have, which it may be given."""
+        wrong = {name: value for name, value in self.target.fuses.items() if readback.fuses[name] != value}
+        if wrong and self.policy.write_fuses:
+            self._step("fuses", before=readback.fuses, wanted=wrong)
+            self.programmer.write_fuses(wrong)
+            return replace(readback, fuses={**readback.fuses, **wrong})
+        violations = self.part.fuse_violations(readback.fuses)
+        if violations:
+            raise DeviceError(f"fuses violate the profile's policy: {'; '.join(violations)}")
+        for name, value in wrong.items():
+            raise DeviceError(
+                f"fuse {name} is 0x{readback.fuses[name]:02X}, {self.target.label} needs 0x{value:02X}; choose another "
+                "target, or set it: restore.yml does for a chip that replaces another"
+            )
+        return readback
 
     def _write(self, flash: bytes, eeprom: bytes | None, saved: Mapping[str, Any], version: str | None) -> None:
         digest = image.digest(flash)

@@ -226,6 +226,8 @@ def change_firmware(
             raise CoreError(f"image {target.label} has {size} bytes, the flash of {part.avrdude} {part.flash}")
         if target.eeprom is not None and len(target.eeprom) > part.eeprom:
             raise CoreError(f"EEPROM of {target.label} has {len(target.eeprom)} bytes, {part.avrdude} {part.eeprom}")
+        if wrong := part.fuse_violations(target.fuses):
+            raise CoreError(f"fuses of {target.label} violate the profile's policy: {'; '.join(wrong)}")
 
     def work(controller: Controller, device: Device) -> Result:
         nonlocal failures

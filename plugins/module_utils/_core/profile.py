@@ -278,11 +278,11 @@ class Part:
         return not fuses[self.eesave_fuse] >> self.eesave_bit & 1
 
     def fuse_violations(self, fuses: Mapping[str, int]) -> list[str]:
-        """Each fuse of ``fuses`` that the policy does not accept, in words."""
+        """Each fuse of ``fuses``, all or some, that the policy does not accept, in words."""
         return [
             f"{name} is 0x{fuses[name]:02X}, accepted are {', '.join(f'0x{value:02X}' for value in fuse.accepted)}"
             for name, fuse in self.fuses.items()
-            if fuses[name] not in fuse.accepted
+            if name in fuses and fuses[name] not in fuse.accepted
         ]
 
 

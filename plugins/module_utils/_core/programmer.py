@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,10 @@ class Programmer:
                 file.write_bytes(eeprom)
             operations += ["-U", f"eeprom:w:{file}:{'i' if keep_erased else 'r'}"]
         self._run(operations)
+
+    def write_fuses(self, fuses: Mapping[str, int]) -> None:
+        """Write and verify fuse bytes. A wrong clock would lock the chip up: who calls has made sure of them."""
+        self._run([word for name, value in fuses.items() for word in ("-U", f"{name}:w:0x{value:02X}:m")])
 
     def release(self) -> None:
         """Enter and leave programming mode: a board that an ended call left in reset boots."""

@@ -93,6 +93,7 @@ def from_sets(gateway: Gateway, wanted: str) -> dict[str, Target]:
             eeprom=gateway.store.get(images["eeprom"]),
             settings=chosen["settings"],
             set=chosen["id"],
+            fuses=images["fuses"],
         )
 
     return gateway.prepare(target)
