@@ -6,11 +6,11 @@ The peer (peer.yml) is the playbook that a competent user would write without ou
 one for each step of docs/transaction.md that leaves the control node, and one in a loop for each measurement between
 the steps of the plan. It is planned and told what comes next by the same module as ours, uses the collection's modules
 where they fit and avrdude where none does. It has what production asks for and tasks can do: a gateway verifies the
-image's signature, programming outlives a lost connection, a gateway keeps note of what is begun, as ours does in its
-journal, and what was done is recorded. Nothing in it waits or repeats for its own sake, and it does less than ours: what
-was cut off is found but not finished or undone, a line is left silent while it programs, and no progress is shown. Both
-run with the settings of the checkout's ansible.cfg; the peer runs on a part of the fleet, since what a controller costs
-is compared.
+image's signature, programming outlives a lost connection, what is begun is noted on the gateway, as ours is in its
+journal, and what was done is recorded. Nothing in it waits or repeats for its own sake, and it does less than ours:
+what was cut off is found but neither finished nor undone, a line is left silent while it programs, and no progress is
+shown. Both run with the settings of the checkout's ansible.cfg; the peer runs on a part of the fleet, since what a
+controller costs is compared.
 
 What a gateway runs is no cost of the control node, though with local connections it runs here too. Wall times depend
 on how much else the machine has to do, above all since it plays all gateways and boards. CPU times do less: on a busy
