@@ -31,6 +31,7 @@ missing_packages() {
   header_found avr-gcc -mmcu=atmega32 <<<'#include <avr/io.h>' || echo avr-libc
   header_found gcc <<<'#include <simavr/sim_avr.h>' || echo libsimavr-dev
   header_found gcc <<<'#include <libelf.h>' || echo libelf-dev
+  [ "$set_name" = run ] || command -v restic >/dev/null || echo restic
   [ "$set_name" = run ] || command -v systemd-analyze >/dev/null || echo systemd
   [ "$set_name" = run ] || PATH=$PATH:/usr/sbin command -v sshd >/dev/null || echo openssh-server
   python_here || echo python3-venv

@@ -20,7 +20,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "reason": {"type": "str", "default": ""},
     "rollout": {"type": "str", "default": ""},
     "since": {"type": "str", "default": ""},
-    "until": {"type": "str", "default": ""},
+    "up_to": {"type": "str", "default": ""},
     "gateways": {"type": "list", "elements": "str", "default": []},
     "controllers": {"type": "list", "elements": "str", "default": []},
 }
@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _show(options: Mapping[str, Any]) -> list[Change]:
-        limits = (options["since"], options["until"], options["gateways"], options["controllers"])
+        limits = (options["since"], options["up_to"], options["gateways"], options["controllers"])
         return History(options["directory"]).changes(*limits)
 
 

@@ -11,7 +11,7 @@ short_description: Install what the services of a gateway consist of
 version_added: 0.1.0
 author: Multi-Sonicator Operations contributors (@multi-sonicator)
 description:
-  - Installs the programs C(keeper) and C(msctl) and the description of the controllers that they work on.
+  - Installs the programs C(keeper), C(msctl) and C(backup), and the description of the controllers that they work on.
   - The programs are the code that the modules of this collection consist of, so that both agree on what a register is
     and on who holds a line.
   - Starts and stops no service; the role P(multi_sonicator.ops.gateway#role) does.
@@ -104,7 +104,7 @@ controllers:
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import keeper, msctl, settings
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import backup, keeper, msctl, settings
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.gateway import Result
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.installation import Installation
@@ -112,7 +112,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.rest imp
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import DRAIN, ControllerModule
 
 # With these Ansible has sent all that they import, which is what is installed.
-_PROGRAMS = [program.__name__.rpartition(".")[2] for program in (keeper, msctl)]
+_PROGRAMS = [program.__name__.rpartition(".")[2] for program in (backup, keeper, msctl)]
 
 
 def main() -> None:

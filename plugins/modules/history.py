@@ -50,7 +50,7 @@ options:
     description: The first moment to show in ISO 8601, such as V(2026-11-01) or V(2026-11-01T14:30).
     type: str
     default: ""
-  until:
+  up_to:
     description: The last one; a day belongs to it whole.
     type: str
     default: ""

@@ -91,10 +91,10 @@ class History:
         return changes
 
     def changes(
-        self, since: str = "", until: str = "", gateways: Sequence[str] = (), controllers: Sequence[str] = ()
+        self, since: str = "", up_to: str = "", gateways: Sequence[str] = (), controllers: Sequence[str] = ()
     ) -> list[Change]:
         """What was changed between two moments in ISO 8601, newest first. Days are local, and belong to it whole."""
-        first, last = _moment(since, "since"), _moment(until, "until", end=True)
+        first, last = _moment(since, "since"), _moment(up_to, "up_to", end=True)
         if not self._exists:
             return []
         keys = [f"%(trailers:key={name},valueonly,separator=%x20)" for name in _TRAILERS]

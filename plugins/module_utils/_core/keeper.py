@@ -29,6 +29,7 @@ from types import FrameType
 from typing import Any
 
 from . import lock
+from .console import complain
 from .device import READ_ATTEMPTS
 from .errors import BadFrame, CoreError, ExceptionAnswer, NoAnswer
 from .gateway import KEEP_ALIVE, Controller, by_line, open_line
@@ -342,11 +343,6 @@ def _systemd() -> Any:
 
 
 # The service
-
-
-def complain(text: str) -> None:
-    """A line on standard error, which is the system journal's where systemd runs the program."""
-    sys.stderr.write(f"{text}\n")
 
 
 class Service:

@@ -17,9 +17,10 @@ from typing import Any
 
 from . import events, lock
 from .change import Policy
+from .console import complain, say
 from .errors import CoreError
 from .gateway import Gateway, Result, by_line
-from .keeper import STATUS, complain
+from .keeper import STATUS
 from .operations import read_registers, take_snapshots
 from .rest import stop_all
 from .settings import PATH, load
@@ -87,7 +88,7 @@ def _status(given: argparse.Namespace) -> int:
         ) from None
     well = old <= _STALE and all(one["state"] in ("answers", "transaction") for one in status["controllers"])
     if given.json:
-        _say(json.dumps(status, indent=2))
+        say(json.dumps(status, indent=2))
         return 0 if well else 1
     if old > _STALE:
         complain(f"the line keeper has said nothing for {old:.0f} s; what follows is of then")
@@ -109,10 +110,10 @@ def _status(given: argparse.Namespace) -> int:
     )
     for line in status["lines"]:
         if line["error"]:
-            _say(line["error"])
+            say(line["error"])
     for one in status["controllers"]:
         if one["state"] == "silent":
-            _say(f"{one['name']}: {one['error']}")
+            say(f"{one['name']}: {one['error']}")
     return 0 if well else 1
 
 
@@ -120,11 +121,11 @@ def _read(given: argparse.Namespace) -> int:
     results = read_registers(load(given.configuration).gateway([given.controller]), given.point, [])
     values = results[0].get("points") or {}
     if given.json and values:
-        _say(json.dumps(values, indent=2))
+        say(json.dumps(values, indent=2))
     else:
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            _say(f"{name} = {text} {results[0]['units'].get(name, '')}".rstrip())
+            say(f"{name} = {text} {results[0]['units'].get(name, '')}".rstrip())
     return _tell(results, told=bool(values))
 
 
@@ -216,16 +217,12 @@ def _tell(results: Sequence[Result], told: bool = False) -> int:
         if one["failed"]:
             complain(f"{one['name']} ({one['line']} unit {one['unit']}): {one['msg']}")
         elif not told:
-            _say(f"{one['name']}: {one['msg']}")
+            say(f"{one['name']}: {one['msg']}")
     return 1 if any(one["failed"] for one in results) else 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = [head, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     for row in table:
-        _say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

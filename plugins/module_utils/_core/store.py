@@ -181,7 +181,7 @@ class Store:
 
     def record(self, name: str) -> dict[str, Any]:
         """What was last read back from the controller's chip; empty before the first time."""
-        return self._load(self.controller(name) / "record.yml") or {}
+        return self.load(self.controller(name) / "record.yml") or {}
 
     def save_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Replace the controller's record."""
@@ -207,7 +207,7 @@ class Store:
     def load_set(self, name: str, set_id: str) -> dict[str, Any]:
         """One set as a mapping; StoreError names the sets there are where it is not one of them."""
         path = self.controller(name) / "sets" / f"{set_id}.yml"
-        data = self._load(path)
+        data = self.load(path)
         if data is None:
             known = ", ".join(self.set_ids(name)) or "none"
             raise StoreError(f"controller {name}: no set {set_id} in {path.parent} (there are {known})")
@@ -217,7 +217,9 @@ class Store:
         """Keep a set under its id."""
         write_atomically(self.controller(name) / "sets" / f"{data['id']}.yml", dump_yaml(data))
 
-    def _load(self, path: Path) -> dict[str, Any] | None:
+    @staticmethod
+    def load(path: Path) -> dict[str, Any] | None:
+        """The mapping in a YAML file; None where it is not there, StoreError where it is damaged."""
         try:
             data = _yaml().safe_load(path.read_bytes())
         except FileNotFoundError:

@@ -87,10 +87,10 @@ def test_what_was_changed_between_two_dates(history: History) -> None:
     assert [one.gateway for one in history.changes()] == ["gateway_b", "gateway_a"]
     assert [one.controller for one in history.changes(gateways=["gateway_a"])] == ["press_1"]
     assert [one.controller for one in history.changes(controllers=["mixer_1"])] == ["mixer_1"]
-    assert history.changes(until="2026-01-01") == []
+    assert history.changes(up_to="2026-01-01") == []
     today = datetime.date.today().isoformat()
-    assert len(history.changes(since=today, until=today)) == 2
-    assert history.changes(since=f"{today}T23:59:59.999") == [] == history.changes(until=f"{today}T00:00")
+    assert len(history.changes(since=today, up_to=today)) == 2
+    assert history.changes(since=f"{today}T23:59:59.999") == [] == history.changes(up_to=f"{today}T00:00")
     assert history.changes(since="2100-01-01") == []
     with pytest.raises(HistoryError, match="since is '1 hour ago', expected a moment such as 2026-11-01"):
         history.changes(since="1 hour ago")

@@ -1,0 +1,244 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program that keeps backups of a gateway and its controllers: takes a set, stores it in each target, and tells.
+
+It reads the line only. What it was last read from a chip belongs to the set, together with when that was. One target
+that cannot be reached, or one controller that is silent, keeps nothing else from being stored; the run has failed all
+the same, and that is said until one succeeds: in ``status.json``, in the metrics, and by its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import events, lock
+from .backup_set import BackupError, Manifest, seal
+from .backup_status import Status
+from .change import Policy
+from .console import complain, say
+from .errors import CoreError
+from .gateway import Controller, Result
+from .operations import take_snapshots
+from .restic import Restic, Target
+from .settings import PATH as SETTINGS
+from .settings import Settings, load
+from .store import Store, dump_yaml, now
+
+PATH = Path("/etc/multi_sonicator/backup.json")
+_COMMAND_DEADLINE = 120.0
+# What a gateway is asked, by the file of the set that the answer goes to.
+QUESTIONS = {
+    "gateway/os-release": ("cat", "/etc/os-release"),
+    "gateway/kernel": ("uname", "-srvm"),
+    "gateway/packages": ("dpkg-query", "--show", "--showformat", "${Package}=${Version}\\t${db:Status-Abbrev}\\n"),
+    "gateway/services.json": ("systemctl", "list-units", "--all", "--type=service,timer", "--output=json"),
+    "gateway/unit-files.json": ("systemctl", "list-unit-files", "--type=service,timer", "--output=json"),
+    "gateway/events.jsonl": ("journalctl", "--identifier=multi_sonicator", "--output=json", "--quiet"),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is kept where: ``gateway`` is the inventory's name of it, ``files`` are paths, directories with all in them.
+
+    ``directory`` holds the newest set, restic's caches and ``status.json``; ``excluded`` of the files are left out.
+    ``metrics`` is a directory of node-exporter's textfile collector, None for none. ``interval``: after how many
+    seconds without a backup one is missing.
+    """
+
+    gateway: str
+    directory: Path
+    files: Sequence[Path]
+    excluded: Sequence[Path]
+    targets: Sequence[Target]
+    metrics: Path | None
+    interval: float
+
+    @classmethod
+    def load(cls, path: Path = PATH) -> Configuration:
+        """The content of the file ``path``; CoreError where it is missing or damaged."""
+        try:
+            data = json.loads(path.read_bytes())
+            return cls(
+                data["gateway"],
+                Path(data["directory"]),
+                [Path(one) for one in data["files"]],
+                [Path(one) for one in data["excluded"]],
+                [Target(**one) for one in data["targets"]],
+                Path(data["metrics"]) if data.get("metrics") else None,
+                float(data["interval"]),
+            )
+        except OSError as error:
+            raise CoreError(f"{path}: {error.strerror}; the role backup writes it: run it for this gateway") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CoreError(f"{path}: damaged ({error!r}); run the role backup for this gateway") from None
+
+    def restic(self, target: Target) -> Restic:
+        """The target at work, with a cache of its own."""
+        return Restic(target, self.directory / "cache" / target.name)
+
+
+# Taking a set
+
+
+def take(settings: Settings, configuration: Configuration) -> tuple[Manifest, Path, list[str]]:
+    """A new set, the directory it is in, and what is missing from it, in words."""
+    directory = configuration.directory / "set"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True)
+    problems: list[str] = []
+    controllers: dict[str, Result] = {}
+    by_name = {one["name"]: one for one in take_snapshots(settings.gateway(), False, Policy(), False)}
+    for controller in settings.controllers:
+        result = by_name[controller.name]
+        controllers[controller.name] = _controller(settings.store, controller, result, directory)
+        if result["failed"]:
+            problems.append(f"controller {controller.name}: {result['msg']}")
+    for name, question in QUESTIONS.items():
+        try:
+            _put(directory / name, _answer(question))
+        except BackupError as error:
+            problems.append(str(error))
+    for path in _files(configuration):
+        try:
+            _copy(path, directory / "files" / path.relative_to("/"))
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    return seal(directory, configuration.gateway, now(), controllers), directory, problems
+
+
+def _controller(store: Store, controller: Controller, result: Result, directory: Path) -> Result:
+    """Put what is known of a controller into the set; what of it the manifest says."""
+    place, kept = directory / "controllers" / controller.name, store.controller(controller.name)
+    told: Result = {
+        "line": controller.line,
+        "unit": controller.unit,
+        "profile": controller.profile.name,
+        "problem": result["msg"] if result["failed"] else None,
+    }
+    ids = store.set_ids(controller.name)
+    newest = str(result.get("set") or (ids[-1] if ids else ""))
+    if newest:
+        content = store.load_set(controller.name, newest)
+        images = content["images"] or {}
+        _put(place / "set.yml", dump_yaml(content))
+        for memory in ("flash", "eeprom"):
+            if memory in images:
+                _put(directory / "objects" / images[memory], store.get(images[memory]))
+        told |= {"set": newest, "version": content["version"], "images": content["images"]}
+    # The journal of an open transaction stays behind: whoever restored it would finish what is long over.
+    for path in [kept / "record.yml", *sorted((kept / "history").glob("*.jsonl"))]:
+        with contextlib.suppress(FileNotFoundError):
+            _copy(path, place / path.relative_to(kept))
+    return told
+
+
+def _files(configuration: Configuration) -> Iterator[Path]:
+    """The regular files that are to be kept."""
+    for start in configuration.files:
+        for path in [start] if not start.is_dir() else sorted(start.rglob("*")):
+            excluded = any(path.is_relative_to(other) for other in configuration.excluded)
+            if not excluded and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+def _answer(command: Sequence[str]) -> bytes:
+    try:
+        done = subprocess.run(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_DEADLINE, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or b""
+        raise BackupError(f"{' '.join(command)}: {error} {said.decode(errors='replace')[-200:]}".strip()) from None
+    return done.stdout
+
+
+# The program
+
+
+def run(settings: Settings, configuration: Configuration) -> tuple[Manifest, list[str]]:
+    """Take a set and store it in each target; returns it and what went wrong. CoreError where none could be taken."""
+    configuration.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    status = Status(configuration.directory, configuration.gateway, configuration.interval, configuration.metrics)
+    with _alone(configuration.directory):
+        try:
+            manifest, directory, problems = take(settings, configuration)
+        except (CoreError, OSError) as error:
+            status.note(None, [str(error)], dict.fromkeys((one.name for one in configuration.targets), str(error)))
+            raise
+        failures: dict[str, str | None] = {}
+        for target in configuration.targets:
+            try:
+                configuration.restic(target).keep(directory, manifest.id, configuration.gateway)
+                failures[target.name] = None
+            except CoreError as error:
+                failures[target.name] = str(error)
+        status.note(manifest, problems, failures)
+        shutil.rmtree(directory)  # keys lie in it
+    return manifest, [*problems, *(error for error in failures.values() if error)]
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    with open(directory / "lock", "w", encoding="ascii") as stream:
+        if not lock.try_lock(stream.fileno()):
+            raise BackupError("another backup is being taken; wait for it to end")
+        yield
+
+
+def _prepare(configuration: Configuration) -> int:
+    """Make the repositories that are missing; one that cannot be reached keeps none of the others from it."""
+    failed = False
+    for target in configuration.targets:
+        try:
+            for done in configuration.restic(target).create():
+                say(done)
+        except BackupError as error:
+            complain(f"backup: {error}")
+            failed = True
+    return int(failed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(prog="backup", description="Keep a backup of this gateway and its controllers.")
+    parser.add_argument("verb", choices=("run", "prepare"), help="take one, or make the targets' repositories")
+    parser.add_argument("--settings", type=Path, default=SETTINGS, metavar="FILE")
+    parser.add_argument("--configuration", type=Path, default=PATH, metavar="FILE")
+    given = parser.parse_args(arguments)
+    os.umask(0o077)
+    try:
+        configuration = Configuration.load(given.configuration)
+        if given.verb == "prepare":
+            return _prepare(configuration)
+        manifest, problems = run(load(given.settings), configuration)
+    except (CoreError, OSError) as error:
+        complain(f"backup: {error}")
+        if given.verb == "run":
+            events.send([events.Event(what="backup", result="failed", message=str(error))])
+        return 2
+    for problem in problems:
+        complain(f"backup: {problem}")
+    told = f"set {manifest.id}, {len(manifest.files)} files, {manifest.size} bytes"
+    say(told)
+    result = "failed" if problems else "changed"
+    events.send([events.Event(what="backup", result=result, message="; ".join([told, *problems]))])
+    return 1 if problems else 0

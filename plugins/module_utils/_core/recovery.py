@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Getting a backup set back: from whichever target has it whole, and into what the gateway keeps of its controllers.
+
+Nothing is written to a controller here. What comes of it is an ordinary set under the backup's id, for the firmware
+transaction to bring the controller to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .backup import Configuration
+from .backup_set import BackupError, Manifest, verified
+from .errors import CoreError
+from .gateway import Controller, Gateway
+from .store import Store, StoreError
+
+
+def fetch(
+    configuration: Configuration, gateway: Gateway, wanted: str, target: str | None, check: bool
+) -> dict[str, Any]:
+    """Keep what the set ``wanted`` says of the gateway's controllers; what a module tells of it.
+
+    Nothing is kept with ``check``. BackupError where no target has it whole, InventoryError with each controller that
+    it does not know, or knows as another.
+    """
+    with fetched(configuration, wanted, target) as (manifest, directory, source):
+        fresh = adopt(gateway, manifest, directory, check)
+    told = []
+    for name, new in fresh.items():
+        known = manifest.controllers[name]
+        read = (known["images"] or {}).get("read")
+        chip = f"its chip as it was read at {read}" if read else "no image, since its chip had never been read"
+        message = f"set {manifest.id} holds its settings and {chip}"
+        told.append({"name": name, "changed": new, "version": known["version"], "read": read, "msg": message})
+    answer = {"set": manifest.id, "taken": manifest.taken, "backup_target": source}
+    return {"changed": any(fresh.values()), **answer, "controllers": told}
+
+
+@contextmanager
+def fetched(
+    configuration: Configuration, wanted: str, target: str | None = None
+) -> Iterator[tuple[Manifest, Path, str]]:
+    """The set ``wanted`` (an id, or ``latest``), the directory that it is in meanwhile, and the target it came from.
+
+    Every file of it is verified. Targets are tried in their order, or only the one named; BackupError tells what was
+    wrong with each.
+    """
+    targets = [one for one in configuration.targets if target in (None, one.name)]
+    if not targets:
+        known = ", ".join(one.name for one in configuration.targets) or "none"
+        raise BackupError(f"there is no backup target {target} (there are {known})")
+    reasons = []
+    with tempfile.TemporaryDirectory(dir=configuration.directory, prefix=".fetched-") as name:
+        for one in targets:
+            directory = Path(name) / one.name
+            directory.mkdir()
+            try:
+                restic = configuration.restic(one)
+                found = restic.find(wanted, configuration.gateway)
+                restic.fetch(found, directory)
+                manifest = verified(directory, found.set_id)
+            except CoreError as error:
+                reasons.append(str(error))
+                continue
+            yield manifest, directory, one.name
+            return
+    raise BackupError("; ".join(reasons))
+
+
+def adopt(gateway: Gateway, manifest: Manifest, directory: Path, check: bool) -> dict[str, bool]:
+    """Keep what the set says of each controller of ``gateway`` as a set under its id; whether that is new, by name."""
+    sets = gateway.prepare(lambda controller: _require_fit(controller, manifest, directory))
+    fresh = {name: manifest.id not in gateway.store.set_ids(name) for name in sets}
+    for name, content in sets.items():
+        if fresh[name] and not check:
+            for memory in ("flash", "eeprom") if content["images"] else ():
+                gateway.store.put((directory / "objects" / content["images"][memory]).read_bytes())
+            gateway.store.save_set(name, {**content, "id": manifest.id})
+    return fresh
+
+
+def _require_fit(controller: Controller, manifest: Manifest, directory: Path) -> dict[str, Any]:
+    """What the set holds of a controller; CoreError unless it is of this one."""
+    known = manifest.controllers.get(controller.name)
+    if known is None:
+        raise BackupError(
+            f"backup set {manifest.id} of {manifest.gateway} does not have it (it has "
+            f"{', '.join(manifest.controllers) or 'none'}); choose another set"
+        )
+    if not known.get("set"):
+        raise BackupError(f"backup set {manifest.id} holds nothing of it: {known['problem']}; choose another set")
+    wrong = _differing(known, {"unit": controller.unit, "profile": controller.profile.name})
+    content = _content(controller.name, directory)
+    if content["controller"] != controller.name:
+        wrong.append(f"its content is of controller {content['controller']}")
+    if content["profile"]["digest"] != controller.profile.digest:
+        wrong.append("it was taken with another version of the profile")
+    for memory in ("flash", "eeprom") if content["images"] else ():
+        digest = content["images"][memory]
+        file = manifest.files.get(f"objects/{digest}")
+        if file is None or file.sha256 != digest:
+            wrong.append(f"its {memory} is not the one that its settings belong to")
+    if wrong:
+        raise BackupError(
+            f"backup set {manifest.id} is of another board: {'; '.join(wrong)}; correct the inventory or choose "
+            "another set"
+        )
+    return content
+
+
+def _differing(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {known[key]} there, {value} here" for key, value in wanted.items() if known[key] != value]
+
+
+def _content(name: str, directory: Path) -> dict[str, Any]:
+    """What a set in ``directory`` says of a controller, read as what a gateway keeps is read."""
+    place = directory / "controllers" / name
+    content = Store.load(place / "set.yml")
+    if content is None:
+        raise StoreError(f"{place}: no set.yml there")
+    return content

@@ -1,0 +1,258 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of a gateway with a simulated board, by real restic: taken, told of, and brought back whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _core import backup, settings
+from _core.backup import Configuration
+from _core.backup_set import BackupError
+from _core.gateway import InventoryError
+from _core.operations import take_snapshots
+from _core.recovery import fetch
+from _core.restic import Restic, Target
+from support import site
+from support.cuts import BOARD, QUICK, SETTINGS, Lane
+from support.profiles import mapping
+
+SECRET = "canary of a private key"
+
+
+class Place:
+    """A gateway with one board, and two targets on its own disk."""
+
+    def __init__(self, lane: Lane, directory: Path) -> None:
+        self.lane = lane
+        self.files = directory / "etc"
+        self.repositories = directory / "targets"
+        self.files.mkdir()
+        (self.files / "tls.key").write_text(SECRET)
+        (self.files / "left_out").write_text("password")
+        self.targets = [self.target("vault"), self.target("hall")]
+        self.configuration = Configuration(
+            "gateway_a",
+            lane.state / "state/backup",
+            [self.files],
+            [self.files / "left_out"],
+            self.targets,
+            directory / "metrics",
+            3600.0,
+        )
+
+    def target(self, name: str, **other: Any) -> Target:
+        values = {"repository": str(self.repositories / name), "password": "first", "recovery_password": "second"}
+        return Target(**{"name": name, **values, **other})
+
+    def settings(self, **more: Any) -> settings.Settings:
+        """What the gateway's programs are told of its controllers."""
+        entries = site.entries(self.lane.virtual, **more)
+        path = self.lane.directory / "gateway.json"
+        options = {"controllers": entries, "profiles": {"multi_sonicator_io": mapping()}}
+        places = {"state_directory": str(self.lane.state / "state"), "lock_directory": str(self.lane.state)}
+        path.write_bytes(settings.dump({**options, **places}))
+        return settings.load(path)
+
+    def run(self) -> tuple[str, list[str]]:
+        manifest, problems = backup.run(self.settings(), self.configuration)
+        return manifest.id, problems
+
+    def ids(self, name: str) -> list[str]:
+        """The sets that a target has."""
+        [target] = [one for one in self.targets if one.name == name]
+        return [one.set_id for one in self.configuration.restic(target).sets()]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.configuration.directory / "status.json").read_text())
+        return told
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        lines = (self.configuration.metrics or Path()).joinpath("multi_sonicator_backup.prom").read_text().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+
+    @contextlib.contextmanager
+    def away(self, name: str) -> Iterator[None]:
+        """A target that cannot be reached."""
+        path = self.repositories / name
+        path.rename(path.with_suffix(".away"))
+        try:
+            yield
+        finally:
+            path.with_suffix(".away").rename(path)
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two empty ones, to be copied: the work on a password takes a second each time, on purpose."""
+    directory = tmp_path_factory.mktemp("repositories")
+    for name in ("vault", "hall"):
+        target = Target(name, str(directory / "targets" / name), "first", "second")
+        Restic(target, directory / "cache").create()
+    return directory / "targets"
+
+
+@pytest.fixture
+def place(lane: Lane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repositories: Path) -> Place:
+    """Of the machine that runs the tests, which may have no systemd, less is asked than of a gateway."""
+    asked = {name: question for name, question in backup.QUESTIONS.items() if question[0] in ("cat", "uname")}
+    monkeypatch.setattr(backup, "QUESTIONS", asked)
+    shutil.copytree(repositories, tmp_path / "targets")
+    return Place(lane, tmp_path)
+
+
+def fetched(place: Place, wanted: str = "latest", target: str | None = None, **more: Any) -> dict[str, Any]:
+    return fetch(place.configuration, place.settings(**more).gateway(), wanted, target, False)
+
+
+def test_a_set_is_in_every_place_and_comes_back(place: Place) -> None:
+    assert not take_snapshots(place.lane.gateway(), True, QUICK, False)[0]["failed"]
+    place.lane.virtual.control("line", "counters_reset")
+    kept, problems = place.run()
+    assert problems == []
+    assert place.ids("vault") == place.ids("hall") == [kept]
+    assert place.lane.touched() == (0, 0, 0), "it only looks, and not at the chip"
+    assert not (place.configuration.directory / "set").exists(), "keys were in it"
+
+    for path in (place.lane.state / "state").joinpath("controllers").rglob("*.yml"):
+        path.unlink()
+    result = fetched(place)
+    assert (result["set"], result["backup_target"], result["changed"]) == (kept, "vault", True)
+    store = place.settings().store
+    content = store.load_set(BOARD, kept)
+    assert content["settings"] == SETTINGS and content["version"] == "1.0.0"
+    assert store.get(content["images"]["flash"]) == site.flash_of("1.0.0")
+    assert store.get(content["images"]["eeprom"]) == place.lane.eeprom
+    assert fetched(place)["changed"] is False
+
+
+def test_nothing_secret_can_be_read_where_it_is_stored(place: Place) -> None:
+    place.run()
+    stored = b"".join(path.read_bytes() for path in place.repositories.rglob("*") if path.is_file())
+    assert len(stored) > 1000
+    for word in (SECRET, BOARD, "sonicator1_amplitude", "gateway_a"):
+        assert word.encode() not in stored
+
+
+def test_a_target_that_is_away_is_told_until_it_has_a_set_again(place: Place) -> None:
+    place.run()
+    with place.away("vault"):
+        for failures in (1, 2):
+            kept, problems = place.run()
+            assert len(problems) == 1 and problems[0].startswith("backup target vault: ")
+            told = place.status["targets"]
+            assert (told["vault"]["failures"], told["hall"]["set"]) == (failures, kept)
+            assert place.status["failed"] and told["vault"]["set"] != kept
+            assert place.metrics['multi_sonicator_backup_target_failed{target="vault"}'] == 1
+            assert place.metrics["multi_sonicator_backup_last_run_failed"] == 1
+        assert fetched(place)["backup_target"] == "hall"
+    kept, problems = place.run()
+    assert problems == [] and not place.status["failed"]
+    assert place.status["targets"]["vault"] | {"last_success": ""} == {
+        "last_success": "",
+        "set": kept,
+        "failures": 2,
+        "error": None,
+    }
+    assert place.metrics['multi_sonicator_backup_failures_total{target="vault"}'] == 2
+
+
+def test_a_silent_controller_is_told_and_keeps_nothing_else_away(place: Place) -> None:
+    before, _problems = place.run()
+    place.lane.control("power", "off")
+    kept, problems = place.run()
+    assert len(problems) == 1 and problems[0].startswith(f"controller {BOARD}: ")
+    assert place.ids("vault") == [before, kept]
+    assert fetched(place, kept)["controllers"][0]["version"] == "1.0.0", "what was known of it before"
+
+
+def test_damage_in_one_place_is_found_and_another_serves(place: Place) -> None:
+    kept, _problems = place.run()
+    pack = max((place.repositories / "vault/data").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+    with pytest.raises(BackupError, match="backup target vault: restic check"):
+        place.configuration.restic(place.targets[0]).check("100%")
+    shutil.rmtree(place.configuration.directory / "cache")
+    with pytest.raises(BackupError, match="backup target vault"):
+        fetched(place, kept, "vault")
+    assert place.settings().store.set_ids(BOARD) != [] and kept not in place.settings().store.set_ids(BOARD)
+    assert fetched(place, kept)["backup_target"] == "hall"
+
+
+def test_two_passwords_open_it_and_no_third(place: Place) -> None:
+    place.run()
+    for password, expected in (("second", None), ("third", "the password is not one of this repository's")):
+        restic = place.configuration.restic(place.target("vault", password=password))
+        with pytest.raises(BackupError, match=expected) if expected else contextlib.nullcontext():
+            assert len(restic.sets()) == 1
+    with pytest.raises(BackupError, match="the password is not one of this repository's"):
+        place.configuration.restic(place.target("vault", password="third")).create()
+
+
+def test_making_a_repository_twice_changes_nothing(place: Place) -> None:
+    restic = place.configuration.restic(place.target("new"))
+    assert restic.create() == [
+        "made the repository of backup target new",
+        "gave backup target new its recovery password",
+    ]
+    assert restic.create() == []
+
+
+def test_two_backups_at_once(place: Place) -> None:
+    place.configuration.directory.mkdir(parents=True)
+    with open(place.configuration.directory / "lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BackupError, match="another backup is being taken"):
+            place.run()
+    assert not (place.configuration.directory / "status.json").exists()
+
+
+def test_of_another_board_nothing_is_taken(place: Place) -> None:
+    place.run()
+    other = {"unit": 9}
+    with pytest.raises(InventoryError, match=f"is of another board: unit {place.settings().controllers[0].unit} there"):
+        fetched(place, **other)
+    with pytest.raises(BackupError, match="no set x"):
+        fetched(place, "x")
+    with pytest.raises(BackupError, match=r"there is no backup target nowhere \(there are vault, hall\)"):
+        fetched(place, "latest", "nowhere")
+
+
+@pytest.mark.parametrize("after", [0.1, 0.6, 1.5])
+def test_a_run_that_is_killed_leaves_a_repository_that_goes_on(place: Place, after: float) -> None:
+    first, _problems = place.run()
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from _core import backup;"
+        "sys.exit(backup.main(['run', '--settings', sys.argv[2], '--configuration', sys.argv[3]]))"
+    )
+    place.settings()
+    configuration = place.lane.directory / "backup.json"
+    told = {**vars(place.configuration), "targets": [vars(one) for one in place.targets]}
+    configuration.write_text(json.dumps(told, default=str))
+    core = str(Path(backup.__file__).parents[1])
+    files = (str(place.lane.directory / "gateway.json"), str(configuration))
+    with subprocess.Popen([sys.executable, "-c", script, core, *files]) as run:
+        time.sleep(after)
+        run.kill()
+    kept, problems = place.run()
+    assert problems == []
+    for name in ("vault", "hall"):
+        assert {first, kept} <= set(place.ids(name))
+    for target in place.targets:
+        place.configuration.restic(target).check("100%")
+    assert fetched(place, kept)["set"] == kept

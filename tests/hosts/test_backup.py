@@ -1,0 +1,222 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gateway keeps backups on another host, in one place that only takes, and in one that is reached by SFTP."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import fleet as hosts
+import pytest
+from support.hosts import CONTROLLERS, PASSPHRASE, HostSite, changes
+
+GATEWAY, VAULT = "gateway1", "vault1"
+PASSWORD = "canary.of-the-repository"
+RECOVERY = "canary.of-the-recovery"
+REST = "canary.of-the-gateway"
+POINT = "sonicator1_amplitude"
+BEFORE = ["certificates.json", "gateway.json", "tls"]
+STATUS = "/var/lib/multi_sonicator/backup/status.json"
+METRICS = "/var/lib/multi_sonicator/metrics/multi_sonicator_backup.prom"
+# A program on the gateway that works with the targets as the backup's own does.
+AT_TARGET = """
+import dataclasses, json, sys
+from pathlib import Path
+sys.path.insert(0, "/usr/local/lib/multi_sonicator/current")
+from _core.backup import Configuration
+from _core.backup_set import verified
+from _core.restic import Restic
+configuration = Configuration.load()
+target = {one.name: one for one in configuration.targets}[sys.argv[1]]
+restic = configuration.restic(target)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(machine: None) -> Iterator[HostSite]:
+    with HostSite(
+        target=GATEWAY,
+        backup_servers=VAULT,
+        backup_server_gateways=[GATEWAY],
+        backup_targets=[
+            {"name": "vault", "server": VAULT, "by": "rest"},
+            {"name": "hall", "server": VAULT, "by": "sftp"},
+        ],
+        backup_password=PASSWORD,
+        backup_recovery_password=RECOVERY,
+        backup_rest_password=REST,
+        certificates_ca_passphrase=PASSPHRASE,
+        certificates_names=["{{ inventory_hostname }}", "{{ ansible_host }}"],
+    ) as made:
+        made.fleet.up([hosts.Host(GATEWAY, "bookworm", CONTROLLERS), hosts.Host(VAULT, "trixie")])
+        made.play("provision")
+        service = {"name": "backup", "usage": "server", "reload": "multi-sonicator-backup-server.service"}
+        made.play("certificates", target=VAULT, certificates_services=[service])
+        made.play("certificates")
+        yield made
+
+
+def at_target(site: HostSite, name: str, script: str, check: bool = True) -> str:
+    """What a script prints on the gateway that has one of its targets as ``restic``."""
+    text = f"{AT_TARGET}{script}"
+    done = site.fleet.ssh(GATEWAY, f"sudo python3 -c {shlex.quote(text)} {name} 2>&1", check=check)
+    return str(done.stdout)
+
+
+def status(site: HostSite) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(site.fleet.ssh(GATEWAY, f"cat {STATUS}").stdout)
+    return told
+
+
+def metric(site: HostSite, name: str) -> float:
+    lines = site.fleet.ssh(GATEWAY, f"cat {METRICS}").stdout.splitlines()
+    return float({line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in lines}[f"multi_sonicator_backup_{name}"])
+
+
+def test_check_mode_on_hosts_that_have_nothing_of_it(site: HostSite) -> None:
+    output = site.play("backup", "--check", "--diff")
+    assert "canary" not in output
+    assert site.fleet.ssh(VAULT, "ls /srv").stdout == ""
+    assert site.fleet.ssh(GATEWAY, "ls /etc/multi_sonicator").stdout.split() == BEFORE
+
+
+def test_a_backup_is_in_both_places(site: HostSite) -> None:
+    output = site.play("backup", "--diff", backup_now=True)
+    assert "canary" not in output
+    told = status(site)
+    assert not told["failed"] and told["problems"] == []
+    assert f"set {told['set']} in vault and hall" in output
+    for name in ("vault", "hall"):
+        assert at_target(site, name, "print(*(one.set_id for one in restic.sets()))").split() == [told["set"]]
+        assert metric(site, f'last_success_timestamp_seconds{{target="{name}"}}') > 1.7e9
+    assert metric(site, "last_run_failed") == 0
+
+
+def test_a_second_run_changes_nothing(site: HostSite) -> None:
+    assert set(changes(site.play("backup")).values()) == {0}
+
+
+def test_what_comes_back_is_what_the_controllers_are(site: HostSite) -> None:
+    fetched = """
+manifest_id = json.loads(Path(configuration.directory / "status.json").read_text())["set"]
+place = Path("/root/fetched")
+restic.fetch(restic.find(manifest_id), place)
+manifest = verified(place, manifest_id)
+print(json.dumps({"files": list(manifest.files), "controllers": dict(manifest.controllers)}))
+import shutil, yaml
+read = lambda name: yaml.safe_load((place / "controllers" / name / "set.yml").read_text())
+print(json.dumps({name: read(name)["settings"] for name in manifest.controllers}))
+print((place / "gateway/packages").read_text().count("python3-serial="))
+shutil.rmtree(place)
+"""
+    told, settings, packages = at_target(site, "vault", fetched).splitlines()
+    manifest = json.loads(told)
+    assert set(manifest["controllers"]) == {"mixer_1", "mixer_2"}
+    for name in manifest["controllers"]:
+        kept = json.loads(settings)[name]
+        names = " ".join(kept)
+        now = json.loads(site.fleet.ssh(GATEWAY, f"sudo msctl read --json {name} {names}").stdout)
+        assert now == kept and len(kept) > 5
+    assert "files/etc/multi_sonicator/tls/ca.crt" in manifest["files"]
+    assert any(path.startswith("files/etc/ssh/ssh_host_") for path in manifest["files"])
+    assert not any("backup.json" in path or "multi_sonicator/backup/" in path for path in manifest["files"])
+    assert packages == "1"
+
+
+def test_a_controller_comes_back(site: HostSite) -> None:
+    read = f"sudo msctl read --json mixer_1 {POINT}"
+    kept = json.loads(site.fleet.ssh(GATEWAY, read).stdout)
+    entry = {**CONTROLLERS[0], "settings": {POINT: kept[POINT] - 20}}
+    site.play("configure", controllers=[entry, CONTROLLERS[1]])
+    assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
+
+    shown = site.play("recover", "--check", recovery_controllers=["mixer_1"], scope="settings")
+    assert f"set {status(site)['set']} of" in shown and "from vault" in shown
+    assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
+    output = site.play("recover", recovery_controllers=["mixer_1"], scope="settings", recovery_target="hall")
+    assert f"mixer_1: put back {POINT}" in output and "from hall" in output
+    assert "recovery time" in output and "recovery point" in output
+    assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
+
+    refused = site.play("recover", code=2, recovery_controllers=["mixer_9"])
+    assert "expected names of mixer_1, mixer_2" in refused
+    other = [{**CONTROLLERS[0], "unit": 3}, {**CONTROLLERS[1], "unit": 2}]
+    refused = site.play("recover", code=2, recovery_controllers=["mixer_1"], controllers=other)
+    assert "is of another board: unit 2 there, 3 here" in " ".join(refused.split())
+
+
+def test_a_gateway_that_was_taken_over_deletes_nothing(site: HostSite) -> None:
+    before = at_target(site, "vault", "print(len(restic.sets()))")
+    forgotten = at_target(site, "vault", "restic._run('forget', restic.find('latest').snapshot)", check=False)
+    assert "403" in forgotten or "unable to remove" in forgotten or "Forbidden" in forgotten, forgotten
+    overwritten = at_target(
+        site,
+        "vault",
+        """
+import base64, ssl, urllib.request
+user, _at, place = target.repository.removeprefix("rest:https://").rpartition("@")
+url, known = "https://" + place, base64.b64encode(user.encode()).decode()
+context = ssl.create_default_context(cafile=target.options[1])
+for verb in ("DELETE", "POST"):
+    for path in ("config", "snapshots/" + restic.find("latest").snapshot):
+        request = urllib.request.Request(url + path, b"x", {"Authorization": "Basic " + known}, method=verb)
+        try:
+            print(urllib.request.urlopen(request, context=context).status)
+        except urllib.error.HTTPError as error:
+            print(error.code)
+""",
+    )
+    assert overwritten.split() == ["403"] * 4, overwritten
+    other = """
+other = dataclasses.replace(target, repository=target.repository.replace("/gateway1/", "/other/"))
+Restic(other, Path("/root/x"))._run("init")
+"""
+    elsewhere = at_target(site, "vault", other, check=False)
+    assert "403" in elsewhere or "401" in elsewhere or "Forbidden" in elsewhere, elsewhere
+    assert at_target(site, "vault", "print(len(restic.sets()))") == before
+    assert at_target(site, "vault", "restic.check('100%')") == ""
+
+
+def test_the_recovery_password_opens_it(site: HostSite) -> None:
+    for name in ("vault", "hall"):
+        lost = f"print(len(Restic(dataclasses.replace(target, password={RECOVERY!r}), Path('/root/x')).sets()))"
+        assert int(at_target(site, name, lost)) >= 1
+        wrong = "Restic(dataclasses.replace(target, password='x'), Path('/root/x')).sets()"
+        assert "the password is not one of this repository's" in at_target(site, name, wrong, check=False)
+
+
+def test_a_target_that_is_away_is_told_until_it_is_back(site: HostSite) -> None:
+    site.fleet.ssh(VAULT, "sudo systemctl stop multi-sonicator-backup-server")
+    output = site.play("backup", code=2, backup_now=True)
+    told = status(site)
+    assert told["failed"] and "backup target vault" in told["targets"]["vault"]["error"]
+    assert told["targets"]["hall"]["set"] == told["set"] and told["targets"]["vault"]["set"] != told["set"]
+    assert "backup target vault" in output
+    assert metric(site, 'target_failed{target="vault"}') == 1
+    site.fleet.ssh(VAULT, "sudo systemctl start multi-sonicator-backup-server")
+    site.play("backup", backup_now=True)
+    assert not status(site)["failed"]
+    assert metric(site, 'target_failed{target="vault"}') == 0
+    assert metric(site, 'failures_total{target="vault"}') == 1
+
+
+def test_secrets_are_for_root_alone(site: HostSite) -> None:
+    look = "grep -rl 'canary[.]of' /etc /var /srv /tmp /run 2>/dev/null"
+    for host in (GATEWAY, VAULT):
+        assert site.fleet.ssh(host, look, check=False).stdout == ""
+    assert site.fleet.ssh(GATEWAY, f"sudo {look}", check=False).stdout.split() == ["/etc/multi_sonicator/backup.json"]
+    assert site.fleet.ssh(VAULT, f"sudo {look}", check=False).stdout == ""
+
+
+def test_undone(site: HostSite) -> None:
+    site.play("backup", backup_state="absent", backup_server_state="absent")
+    assert site.fleet.ssh(GATEWAY, "ls /etc/multi_sonicator").stdout.split() == BEFORE
+    assert "multi-sonicator-backup" not in site.fleet.ssh(GATEWAY, "systemctl list-unit-files").stdout
+    assert (
+        site.fleet.ssh(VAULT, "systemctl is-active multi-sonicator-backup-server", check=False).stdout == "inactive\n"
+    )
+    assert "rest" in site.fleet.ssh(VAULT, "sudo ls /srv/multi_sonicator_backup").stdout
+    assert set(changes(site.play("backup", backup_state="absent", backup_server_state="absent")).values()) == {0}
