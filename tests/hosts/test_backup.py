@@ -19,6 +19,8 @@ RECOVERY = "canary.of-the-recovery"
 REST = "canary.of-the-gateway"
 POINT = "sonicator1_amplitude"
 BEFORE = ["certificates.json", "gateway.json", "tls"]
+UNIT = "multi-sonicator-backup.service"
+START = f"sudo systemctl start {UNIT}"
 STATUS = "/var/lib/multi_sonicator/backup/status.json"
 METRICS = "/var/lib/multi_sonicator/metrics/multi_sonicator_backup.prom"
 # A program on the gateway that works with the targets as the backup's own does.
@@ -150,8 +152,6 @@ def test_a_controller_comes_back(site: HostSite) -> None:
 
 def test_a_gateway_that_was_taken_over_deletes_nothing(site: HostSite) -> None:
     before = at_target(site, "vault", "print(len(restic.sets()))")
-    forgotten = at_target(site, "vault", "restic._run('forget', restic.find('latest').snapshot)", check=False)
-    assert "403" in forgotten or "unable to remove" in forgotten or "Forbidden" in forgotten, forgotten
     overwritten = at_target(
         site,
         "vault",
@@ -175,7 +175,7 @@ other = dataclasses.replace(target, repository=target.repository.replace("/gatew
 Restic(other, Path("/root/x"))._run("init")
 """
     elsewhere = at_target(site, "vault", other, check=False)
-    assert "403" in elsewhere or "401" in elsewhere or "Forbidden" in elsewhere, elsewhere
+    assert "the target refuses it" in elsewhere, elsewhere
     assert at_target(site, "vault", "print(len(restic.sets()))") == before
     assert at_target(site, "vault", "restic.check('100%')") == ""
 
@@ -190,14 +190,14 @@ def test_the_recovery_password_opens_it(site: HostSite) -> None:
 
 def test_a_target_that_is_away_is_told_until_it_is_back(site: HostSite) -> None:
     site.fleet.ssh(VAULT, "sudo systemctl stop multi-sonicator-backup-server")
-    output = site.play("backup", code=2, backup_now=True)
+    site.fleet.ssh(GATEWAY, START, check=False)
     told = status(site)
     assert told["failed"] and "backup target vault" in told["targets"]["vault"]["error"]
     assert told["targets"]["hall"]["set"] == told["set"] and told["targets"]["vault"]["set"] != told["set"]
-    assert "backup target vault" in output
+    assert "backup target vault" in site.fleet.ssh(GATEWAY, f"sudo journalctl -u {UNIT}").stdout
     assert metric(site, 'target_failed{target="vault"}') == 1
     site.fleet.ssh(VAULT, "sudo systemctl start multi-sonicator-backup-server")
-    site.play("backup", backup_now=True)
+    site.fleet.ssh(GATEWAY, START)
     assert not status(site)["failed"]
     assert metric(site, 'target_failed{target="vault"}') == 0
     assert metric(site, 'failures_total{target="vault"}') == 1

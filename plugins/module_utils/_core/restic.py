@@ -44,7 +44,7 @@ _REMEDIES = (
     ("already locked", "somebody else works on it; wait for it, then run again"),
     ("ciphertext verification failed", "what is stored there is damaged; take another target's copy"),
 )
-_TAIL = 300
+_LONGEST_REASON = 300
 # With the death signal a killed run takes its restic along. setpriv would do, but not in a service without privileges.
 _TIED_TO_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
 
@@ -200,7 +200,10 @@ class Restic:
         return output
 
     def _failure(self, verb: str, code: int, said: str) -> TargetError:
-        words = str(redact(" ".join(said.split())))  # a repository's address may hold a password
+        lines = said.splitlines() or ["without a word"]
+        # What is fatal, or else what went wrong first; traces of calls may follow.
+        reason = next((line for line in lines if line.startswith("Fatal")), lines[0])
+        words = str(redact(reason))  # a repository's address may hold a password
         remedy = next((text for word, text in _REMEDIES if word in said.lower()), _UNREACHABLE)
         place = f"backup target {self.target.name}: restic {verb} ended with exit code {code}"
-        return TargetError(f"{place}: {words[-_TAIL:] or 'without a word'}; {remedy}")
+        return TargetError(f"{place}: {words[:_LONGEST_REASON]}; {remedy}")
