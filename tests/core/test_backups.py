@@ -178,6 +178,18 @@ def test_a_silent_controller_is_told_and_keeps_nothing_else_away(place: Place) -
     assert fetched(place, kept)["controllers"][0]["version"] == "1.0.0", "what was known of it before"
 
 
+def test_an_image_that_is_damaged_on_the_gateway_is_told(place: Place) -> None:
+    assert not take_snapshots(place.lane.gateway(), True, QUICK, False)[0]["failed"]
+    place.run()
+    for path in (place.lane.state / "state/objects").iterdir():
+        path.write_bytes(b"damaged")
+    kept, problems = place.run()
+    assert len(problems) == 1 and "damaged, its sha256 is" in problems[0]
+    assert kept in place.ids("vault") and place.status["failed"]
+    with pytest.raises(InventoryError, match=r"holds nothing of it: .*damaged"):
+        fetched(place, kept)
+
+
 def test_damage_in_one_place_is_found_and_another_serves(place: Place) -> None:
     kept, _problems = place.run()
     pack = max((place.repositories / "vault/data").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)

@@ -30,7 +30,7 @@ from .operations import take_snapshots
 from .restic import Restic, Target
 from .settings import PATH as SETTINGS
 from .settings import Settings, load
-from .store import Store, dump_yaml, now
+from .store import Store, StoreError, dump_yaml, now
 
 PATH = Path("/etc/multi_sonicator/backup.json")
 _COMMAND_DEADLINE = 120.0
@@ -98,10 +98,10 @@ def take(settings: Settings, configuration: Configuration) -> tuple[Manifest, Pa
     controllers: dict[str, Result] = {}
     by_name = {one["name"]: one for one in take_snapshots(settings.gateway(), False, Policy(), False)}
     for controller in settings.controllers:
-        result = by_name[controller.name]
-        controllers[controller.name] = _controller(settings.store, controller, result, directory)
-        if result["failed"]:
-            problems.append(f"controller {controller.name}: {result['msg']}")
+        told = _controller(settings.store, controller, by_name[controller.name], directory)
+        controllers[controller.name] = told
+        if told["problem"]:
+            problems.append(f"controller {controller.name}: {told['problem']}")
     for name, question in QUESTIONS.items():
         try:
             _put(directory / name, _answer(question))
@@ -124,21 +124,29 @@ def _controller(store: Store, controller: Controller, result: Result, directory:
         "profile": controller.profile.name,
         "problem": result["msg"] if result["failed"] else None,
     }
-    ids = store.set_ids(controller.name)
-    newest = str(result.get("set") or (ids[-1] if ids else ""))
-    if newest:
-        content = store.load_set(controller.name, newest)
-        images = content["images"] or {}
-        _put(place / "set.yml", dump_yaml(content))
-        for memory in ("flash", "eeprom"):
-            if memory in images:
-                _put(directory / "objects" / images[memory], store.get(images[memory]))
-        told |= {"set": newest, "version": content["version"], "images": content["images"]}
+    try:
+        told |= _newest(store, controller.name, result.get("set"), directory)
+    except StoreError as error:
+        told["problem"] = "; ".join(text for text in (told["problem"], str(error)) if text)
     # The journal of an open transaction stays behind: whoever restored it would finish what is long over.
     for path in [kept / "record.yml", *sorted((kept / "history").glob("*.jsonl"))]:
         with contextlib.suppress(FileNotFoundError):
             _copy(path, place / path.relative_to(kept))
     return told
+
+
+def _newest(store: Store, name: str, taken: str | None, directory: Path) -> Result:
+    """Put the set just ``taken`` of a controller there, or else the newest that is kept, with its images."""
+    ids = store.set_ids(name)
+    if not taken and not ids:
+        return {}
+    content = store.load_set(name, taken or ids[-1])
+    images = content["images"] or {}
+    objects = {images[memory]: store.get(images[memory]) for memory in ("flash", "eeprom") if memory in images}
+    for digest, data in objects.items():
+        _put(directory / "objects" / digest, data)
+    _put(directory / "controllers" / name / "set.yml", dump_yaml(content))
+    return {"set": content["id"], "version": content["version"], "images": content["images"]}
 
 
 def _files(configuration: Configuration) -> Iterator[Path]:
@@ -191,8 +199,8 @@ def run(settings: Settings, configuration: Configuration) -> tuple[Manifest, lis
                 failures[target.name] = None
             except CoreError as error:
                 failures[target.name] = str(error)
-        status.note(manifest, problems, failures)
         shutil.rmtree(directory)  # keys lie in it
+        status.note(manifest, problems, failures)
     return manifest, [*problems, *(error for error in failures.values() if error)]
 
 
