@@ -30,7 +30,8 @@ from .store import write_atomically
 
 ROOT = "root.json"
 VERIFIER = "verifier.pyz"
-_DEADLINE = 60.0
+# What the verifier reads has a limited size, so that this ends only what hangs: a weak gateway may be busy.
+_DEADLINE = 180.0
 
 
 class TrustError(CoreError):
