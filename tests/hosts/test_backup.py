@@ -143,6 +143,12 @@ def test_a_controller_comes_back(site: HostSite) -> None:
     assert "recovery time" in output and "recovery point" in output
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
 
+    site.fleet.control(GATEWAY, "mixer_1", "power", "off")
+    for scope in ("settings", "controller"):
+        output = site.play("recover", code=2, recovery_controllers=["mixer_1", "mixer_2"], scope=scope)
+        assert "mixer_1: " in output and "mixer_2: " in output, "each is told, whatever becomes of the other"
+    site.fleet.control(GATEWAY, "mixer_1", "power", "on")
+
     refused = site.play("recover", code=2, recovery_controllers=["mixer_9"])
     assert "expected names of mixer_1, mixer_2" in refused
     other = [{**CONTROLLERS[0], "unit": 3}, {**CONTROLLERS[1], "unit": 2}]
@@ -201,6 +207,16 @@ def test_a_target_that_is_away_is_told_until_it_is_back(site: HostSite) -> None:
     assert not status(site)["failed"]
     assert metric(site, 'target_failed{target="vault"}') == 0
     assert metric(site, 'failures_total{target="vault"}') == 1
+
+
+def test_a_run_that_came_to_nothing_says_why(site: HostSite) -> None:
+    """Not what the last one that came to something had to say."""
+    lock = "/var/lib/multi_sonicator/backup/lock"
+    site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {lock} sleep 300")
+    assert "another backup is being taken" in site.play("backup", code=2, backup_now=True)
+    site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
+    refused = site.play("backup", code=2, backup_targets=[{"name": "nowhere", "server": VAULT}])
+    assert "backup_targets entry nowhere: expected either repository, or server with by" in " ".join(refused.split())
 
 
 def test_secrets_are_for_root_alone(site: HostSite) -> None:

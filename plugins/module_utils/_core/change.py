@@ -509,7 +509,7 @@ class Transaction:
         for name, value in wrong.items():
             raise DeviceError(
                 f"fuse {name} is 0x{readback.fuses[name]:02X}, {self.target.label} needs 0x{value:02X}; choose another "
-                "target, or set it: restore.yml does for a chip that replaces another"
+                "target, or set it: recover.yml -e recovery_replaced=true does"
             )
         return readback
 
