@@ -152,10 +152,8 @@ class _File:
         if state is None:
             path.unlink(missing_ok=True)
             return
-        write_atomically(path, state["content"].encode(errors="surrogateescape"))
-        path.chmod(int(state["mode"], 8))
-        if "owner" in state:
-            os.chown(path, *state["owner"])
+        content = state["content"].encode(errors="surrogateescape")
+        write_atomically(path, content, int(state["mode"], 8), state.get("owner"))
 
     def show(self, state: State) -> str:
         if state is None:

@@ -44,12 +44,20 @@ def age(moment: str) -> int:
     return int((datetime.datetime.now(datetime.UTC) - then).total_seconds())
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` so that a power cut leaves the old or the new content, never a part."""
+def write_atomically(path: Path, data: bytes, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
+    """Replace ``path`` by ``data`` so that a power cut leaves the old or the new content, never a part.
+
+    With ``mode`` nobody whom it leaves out can read the content in between either; ``owner`` is a uid and a gid.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Lines are worked on in parallel, so two threads may keep the same image at the same time.
     new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.new")
-    with open(new, "wb") as stream:
+    new.unlink(missing_ok=True)
+    with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o666 if mode is None else 0o600)) as stream:
+        if owner is not None:
+            os.fchown(stream.fileno(), *owner)
+        if mode is not None:
+            os.fchmod(stream.fileno(), mode)
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
