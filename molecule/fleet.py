@@ -320,6 +320,21 @@ class Fleet:
         self.ssh(name, "sudo systemctl reboot", check=False)
         self.wait(name, other_than=leader)
 
+    def reinstall(self, name: str) -> None:
+        """Gives the host a disk with bare Debian. What is plugged into it keeps its memories, and lost its power."""
+        with locked(self.directory / "lock"):
+            host, place = self._host(name), self._place(name)
+            boards = [self._line_place(host, line) for line in host.lines]
+            end_cgroup(self._cgroup(name))
+            for path in place.iterdir():
+                if path.is_dir() and path not in boards:
+                    remove_tree(path)
+                elif path.is_file():
+                    path.unlink()
+            self._start_host(host, build(host.release))
+            self.wait(name)
+            self._write_inventory()
+
     def ssh_command(self, name: str) -> list[str]:
         options = [*self._ssh_options(), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-i", str(self.key)]
         return ["ssh", *options, f"{USER}@{self.address(name)}"]
@@ -398,7 +413,7 @@ class Fleet:
 
     def _start_host(self, host: Host, base: Path) -> None:
         place = self._place(host.name)
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         taken = [self._description(other)["number"] for other in self.hosts]
         number = next(number for number in range(FIRST_ADDRESS, 255) if number not in taken)
         (place / "host.json").write_text(json.dumps({"number": number, **dataclasses.asdict(host)}, indent=2))

@@ -32,6 +32,18 @@ options:
   backup_target:
     description: The one backup target to fetch it from. Otherwise all are tried in their order.
     type: str
+  gateway:
+    description:
+      - Also bring back what the gateway itself kept of its controllers, such as ended transactions, and O(files). For a
+        gateway that was set up anew. What it has learnt since stays.
+      - What was asked of the lost one, such as its packages, is laid in C(recovered/) below O(state_directory).
+    type: bool
+    default: false
+  files:
+    description: Files and directories of the set that come back with O(gateway), by their paths. They become root's.
+    type: list
+    elements: path
+    default: []
   configuration:
     description: The file that describes the targets.
     type: path
@@ -72,6 +84,12 @@ backup_target:
   returned: success
   type: str
   sample: vault
+files:
+  description: Other files that were brought back, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [/var/lib/multi_sonicator/controllers/press_1/record.yml]
 controllers:
   description: One entry for each controller, in the order given.
   returned: success
@@ -111,6 +129,8 @@ def main() -> None:
         {
             "set": {"type": "str", "default": "latest"},
             "backup_target": {"type": "str"},
+            "gateway": {"type": "bool", "default": False},
+            "files": {"type": "list", "elements": "path", "default": []},
             "configuration": {"type": "path", "default": "/etc/multi_sonicator/backup.json"},
         }
     )
@@ -118,7 +138,8 @@ def main() -> None:
 
     def work(gateway: Gateway) -> dict[str, Any]:
         configuration = Configuration.load(Path(params["configuration"]))
-        return fetch(configuration, gateway, params["set"], params["backup_target"], module.check_mode)
+        files = params["files"] if params["gateway"] else None
+        return fetch(configuration, gateway, params["set"], params["backup_target"], module.check_mode, files)
 
     module.answer(work)
 

@@ -24,6 +24,11 @@ options:
     description: Id of the set, or V(latest), or V(previous) for the one that the last deployment kept.
     type: str
     default: latest
+  names:
+    description: The settings to put back, by their names in the profile; all of the set when empty.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: multi_sonicator.ops.snapshot
 """
@@ -87,8 +92,14 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_mod
 
 def main() -> None:
     """Run the module."""
-    module = ControllerModule({"set": {"type": "str", "default": "latest"}})
-    module.run(lambda gateway: restore_settings(gateway, module.params["set"], module.check_mode))
+    module = ControllerModule(
+        {
+            "set": {"type": "str", "default": "latest"},
+            "names": {"type": "list", "elements": "str", "default": []},
+        }
+    )
+    params = module.params
+    module.run(lambda gateway: restore_settings(gateway, params["set"], module.check_mode, params["names"]))
 
 
 if __name__ == "__main__":

@@ -138,6 +138,36 @@ def test_a_set_is_in_every_place_and_comes_back(place: Place) -> None:
     assert fetched(place)["changed"] is False
 
 
+def test_a_gateway_set_up_anew_gets_back_what_it_alone_knew(place: Place) -> None:
+    assert not take_snapshots(place.lane.gateway(), True, QUICK, False)[0]["failed"]
+    root = place.lane.state / "state"
+    journal = place.settings().store.journal(BOARD)
+    journal.append("begin", transaction="1")
+    journal.close()
+    (place.files / "tls.key").chmod(0o640)
+    kept, _problems = place.run()
+
+    record, ended = root / "controllers" / BOARD / "record.yml", root / "controllers" / BOARD / "history/1.jsonl"
+    files = {path: path.read_bytes() for path in (record, ended, place.files / "tls.key")}
+    shutil.rmtree(root / "controllers")
+    shutil.rmtree(place.files)
+
+    def lost(check: bool = False) -> dict[str, Any]:
+        return fetch(place.configuration, place.settings().gateway(), kept, None, check, [str(place.files)])
+
+    planned = lost(check=True)
+    assert planned["changed"] and {str(path) for path in files} < set(planned["files"])
+    assert not any(path.exists() for path in files), "check mode brings nothing"
+    assert lost()["files"] == planned["files"]
+    assert {path: path.read_bytes() for path in files} == files
+    assert (place.files / "tls.key").stat().st_mode & 0o777 == 0o640
+    assert (root / "recovered" / kept / "os-release").read_bytes() == Path("/etc/os-release").read_bytes()
+    assert lost()["changed"] is False
+    record.write_text("learnt: since\n")
+    assert lost()["changed"] is False and record.read_text() == "learnt: since\n"
+    assert not (place.files / "left_out").exists()
+
+
 def test_nothing_secret_can_be_read_where_it_is_stored(place: Place) -> None:
     place.run()
     stored = b"".join(path.read_bytes() for path in place.repositories.rglob("*") if path.is_file())

@@ -67,6 +67,19 @@ def test_settings_of_a_set_come_back(lane: Lane) -> None:
     assert lane.touched() == (0, 0, 0)
 
 
+def test_single_settings_of_a_set_come_back(lane: Lane) -> None:
+    taken = take_snapshots(lane.gateway(), False, QUICK, False)[0]["set"]
+    other = next(name for name in SETTINGS if name.endswith("_amplitude") and name != "sonicator1_amplitude")
+    set_amplitude(lane, 33)
+    result = restore_settings(lane.gateway(), taken, False, [other])[0]
+    assert (result["changed"], lane.touched()) == (False, (0, 0, 0))
+    result = restore_settings(lane.gateway(), taken, False, ["sonicator1_amplitude"])[0]
+    assert (result["written"], lane.touched()) == (["sonicator1_amplitude"], (1, 0, 0))
+    assert result["after"] == SETTINGS
+    with pytest.raises(InventoryError, match=r"has no setting volume \(it has .*sonicator1_amplitude"):
+        restore_settings(lane.gateway(), taken, False, ["sonicator1_amplitude", "volume"])
+
+
 def test_what_settings_cannot_mend_is_told(lane: Lane) -> None:
     assert take_snapshots(lane.gateway(), True, QUICK, False)[0]["changed"]
     first = lane.gateway().store.set_ids(BOARD)[0]

@@ -5,15 +5,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import fleet as hosts
 import pytest
-from support.hosts import CONTROLLERS, PASSPHRASE, HostSite, changes
+from support.hosts import CONTROLLERS, LINE, PASSPHRASE, HostSite, changes
 
 GATEWAY, VAULT = "gateway1", "vault1"
+BOARDS = [
+    *CONTROLLERS,
+    *({"name": f"mixer_{number}", "line": LINE, "unit": number + 1} for number in (3, 4)),
+]
 PASSWORD = "canary.of-the-repository"
 RECOVERY = "canary.of-the-recovery"
 REST = "canary.of-the-gateway"
@@ -53,7 +59,7 @@ def site(machine: None) -> Iterator[HostSite]:
         certificates_ca_passphrase=PASSPHRASE,
         certificates_names=["{{ inventory_hostname }}", "{{ ansible_host }}"],
     ) as made:
-        made.fleet.up([hosts.Host(GATEWAY, "bookworm", CONTROLLERS), hosts.Host(VAULT, "trixie")])
+        made.fleet.up([hosts.Host(GATEWAY, "bookworm", BOARDS), hosts.Host(VAULT, "trixie")])
         made.play("provision")
         service = {"name": "backup", "usage": "server", "reload": "multi-sonicator-backup-server.service"}
         made.play("certificates", target=VAULT, certificates_services=[service])
@@ -116,7 +122,7 @@ shutil.rmtree(place)
 """
     told, settings, packages = at_target(site, "vault", fetched).splitlines()
     manifest = json.loads(told)
-    assert set(manifest["controllers"]) == {"mixer_1", "mixer_2"}
+    assert set(manifest["controllers"]) == {one["name"] for one in BOARDS}
     for name in manifest["controllers"]:
         kept = json.loads(settings)[name]
         names = " ".join(kept)
@@ -132,27 +138,38 @@ def test_a_controller_comes_back(site: HostSite) -> None:
     read = f"sudo msctl read --json mixer_1 {POINT}"
     kept = json.loads(site.fleet.ssh(GATEWAY, read).stdout)
     entry = {**CONTROLLERS[0], "settings": {POINT: kept[POINT] - 20}}
-    site.play("configure", controllers=[entry, CONTROLLERS[1]])
+    site.play("configure", controllers=[entry, *BOARDS[1:]])
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
 
-    shown = site.play("recover", "--check", recovery_controllers=["mixer_1"], scope="settings")
+    names = {"hall_a": GATEWAY, "press_1": "mixer_1"}
+    shown = site.follow("restore_register", 0, **names, sonicator1_amplitude=POINT)
     assert f"set {status(site)['set']} of" in shown and "from vault" in shown
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
-    output = site.play("recover", recovery_controllers=["mixer_1"], scope="settings", recovery_target="hall")
-    assert f"mixer_1: put back {POINT}" in output and "from hall" in output
+    output = site.follow("restore_register", 1, **names, sonicator1_amplitude=POINT)
+    assert f"mixer_1: put back {POINT}" in output
     assert "recovery time" in output and "recovery point" in output
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
+    assert "mixer_1" in site.follow("restore_register", 2, **names, sonicator1_amplitude=POINT)
+    output = site.play("restore", recovery_controllers=["mixer_1"], scope="settings", recovery_target="hall")
+    assert "mixer_1: settings are those of the set" in output and "from hall" in output
+
+    site.play("snapshot", controllers_only=["mixer_1"], controllers_read_chip=True)
+    site.fleet.ssh(GATEWAY, START)
+    for step, said in enumerate(["its chip as it was read at", "mixer_1: ", "mixer_1: ", "1.0.0"]):
+        assert said in site.follow("restore_controller", step, **names)
 
     site.fleet.control(GATEWAY, "mixer_1", "power", "off")
     for scope in ("settings", "controller"):
-        output = site.play("recover", code=2, recovery_controllers=["mixer_1", "mixer_2"], scope=scope)
+        output = site.play("restore", code=2, recovery_controllers=["mixer_1", "mixer_2"], scope=scope)
         assert "mixer_1: " in output and "mixer_2: " in output, "each is told, whatever becomes of the other"
     site.fleet.control(GATEWAY, "mixer_1", "power", "on")
 
-    refused = site.play("recover", code=2, recovery_controllers=["mixer_9"])
+    refused = site.play("restore", code=2, scope="settings", recovery_controllers=["mixer_9"])
     assert "expected names of mixer_1, mixer_2" in refused
-    other = [{**CONTROLLERS[0], "unit": 3}, {**CONTROLLERS[1], "unit": 2}]
-    refused = site.play("recover", code=2, recovery_controllers=["mixer_1"], controllers=other)
+    refused = site.play("restore", code=2, scope="register", recovery_controllers=["mixer_1"])
+    assert "recovery_registers is empty and the scope is register" in " ".join(refused.split())
+    other = [{**BOARDS[0], "unit": 3}, {**BOARDS[1], "unit": 2}, *BOARDS[2:]]
+    refused = site.play("restore", code=2, scope="settings", recovery_controllers=["mixer_1"], controllers=other)
     assert "is of another board: unit 2 there, 3 here" in " ".join(refused.split())
 
 
@@ -217,6 +234,35 @@ def test_a_run_that_came_to_nothing_says_why(site: HostSite) -> None:
     site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
     refused = site.play("backup", code=2, backup_targets=[{"name": "nowhere", "server": VAULT}])
     assert "backup_targets entry nowhere: expected either repository, or server with by" in " ".join(refused.split())
+
+
+def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
+    """With a new disk, the same name and new keys: one command, whose plan is shown before."""
+    record = "cat /var/lib/multi_sonicator/controllers/mixer_1/record.yml"
+    site.play("snapshot", controllers_only=["mixer_1"], controllers_read_chip=True)
+    known = site.fleet.ssh(GATEWAY, record).stdout
+    site.fleet.ssh(GATEWAY, START)
+    kept = status(site)["set"]
+    site.fleet.reinstall(GATEWAY)
+    assert site.fleet.ssh(GATEWAY, "ls /var/lib/multi_sonicator", check=False).stdout == ""
+
+    names = {"hall_a": GATEWAY, "backup_servers": VAULT}
+    site.follow("restore_gateway", 0, **names)
+    assert site.fleet.ssh(GATEWAY, "ls /var/lib/multi_sonicator", check=False).stdout == ""
+    began = time.monotonic()
+    output = site.follow("restore_gateway", 1, **names)
+    assert time.monotonic() - began < 600
+    assert f"set {kept} of" in output
+    figures = re.search(r"recovery time (\d+) s, recovery point (\d+) s before", output)
+    assert figures is not None and int(figures[1]) > 0
+    assert site.fleet.ssh(GATEWAY, record).stdout == known
+    assert site.fleet.ssh(GATEWAY, f"sudo ls /var/lib/multi_sonicator/recovered/{kept}").stdout.count("packages") == 1
+    for board in BOARDS:
+        assert f"{board['name']}: " in output
+    assert site.fleet.ssh(GATEWAY, "msctl status").stdout.count("answers") == len(BOARDS)
+    assert "in vault and hall" in site.follow("restore_gateway", 2, **names)
+    assert not status(site)["failed"]
+    assert set(changes(site.play("restore", scope="gateway")).values()) == {0}
 
 
 def test_secrets_are_for_root_alone(site: HostSite) -> None:

@@ -9,7 +9,7 @@ without asking a device is refused for all controllers before the first byte is 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from . import change, snapshot
@@ -21,7 +21,7 @@ from .gateway import Controller, Gateway, Result
 from .plan import Span
 from .profile import Part, Point
 from .programmer import Programmer
-from .store import age
+from .store import StoreError, age
 
 
 def _result(**data: Any) -> Result:
@@ -385,11 +385,15 @@ def take_snapshots(gateway: Gateway, read_chip: bool, policy: Policy, check: boo
     return gateway.each(work, keep_alive=read_chip)
 
 
-def restore_settings(gateway: Gateway, wanted: str, check: bool) -> list[Result]:
-    """Put the settings of a set back and tell what else of the controller differs from it."""
+def restore_settings(gateway: Gateway, wanted: str, check: bool, names: Sequence[str] = ()) -> list[Result]:
+    """Put settings of a set back, all or those of ``names``, and tell what else of the controller differs from it."""
 
     def choose(controller: Controller) -> snapshot.Set:
         chosen = snapshot.find(gateway.store, controller.name, wanted)
+        if unknown := [name for name in names if name not in chosen["settings"]]:
+            raise StoreError(
+                f"set {chosen['id']} has no setting {', '.join(unknown)} (it has {', '.join(chosen['settings'])})"
+            )
         for name, value in chosen["settings"].items():
             controller.profile.point(name).encode(value)
         return chosen
@@ -398,10 +402,11 @@ def restore_settings(gateway: Gateway, wanted: str, check: bool) -> list[Result]
         chosen = sets[controller.name]
         device.require_fingerprint()
         before = device.settings()
-        differing = list(device.differences(chosen["settings"]))
-        after = {**before, **{name: chosen["settings"][name] for name in differing}}
+        settings = {name: chosen["settings"][name] for name in names or chosen["settings"]}
+        differing = list(device.differences(settings))
+        after = {**before, **{name: settings[name] for name in differing}}
         if differing and not check:
-            snapshot.restore(device, chosen["settings"])
+            snapshot.restore(device, settings)
             after = device.settings()
         elsewhere = snapshot.elsewhere(device, gateway.store, chosen)
         verb = "would put back" if check else "put back"

@@ -4,12 +4,15 @@
 
 Nothing is written to a controller here. What comes of it is an ordinary set under the backup's id, for the firmware
 transaction to bring the controller to.
+
+A gateway that was set up anew also gets back what it alone knew: what was last read from the chips, what was done to
+them, and files of it. What was asked of the lost one (packages, services, events) is laid beside that, for people.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,20 +20,33 @@ from typing import Any
 from .backup import Configuration
 from .backup_set import BackupError, Manifest, verified
 from .errors import CoreError
+from .files import plan
 from .gateway import Controller, Gateway
 from .store import Store, StoreError
 
 
 def fetch(
-    configuration: Configuration, gateway: Gateway, wanted: str, target: str | None, check: bool
+    configuration: Configuration,
+    gateway: Gateway,
+    wanted: str,
+    target: str | None,
+    check: bool,
+    files: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Keep what the set ``wanted`` says of the gateway's controllers; what a module tells of it.
 
-    Nothing is kept with ``check``. BackupError where no target has it whole, InventoryError with each controller that
-    it does not know, or knows as another.
+    With ``files`` also what the gateway itself kept, and those files and directories by their paths. Nothing is kept
+    with ``check``. BackupError where no target has it whole, InventoryError with each controller that it does not know,
+    or knows as another.
     """
     with fetched(configuration, wanted, target) as (manifest, directory, source):
         fresh = adopt(gateway, manifest, directory, check)
+        lost = {} if files is None else _lost(gateway, manifest, directory, files)
+        missing = {parent for path in lost for parent in path.parents if not parent.exists()}
+        changes = plan([*({"path": parent} for parent in sorted(missing)), *lost.values()])
+        for change in changes if not check else ():
+            change.apply()
+        brought = [str(change.path) for change in changes if change.path in lost]
     told = []
     for name, new in fresh.items():
         known = manifest.controllers[name]
@@ -39,7 +55,7 @@ def fetch(
         message = f"set {manifest.id} holds its settings and {chip}"
         told.append({"name": name, "changed": new, "version": known["version"], "read": read, "msg": message})
     answer = {"set": manifest.id, "taken": manifest.taken, "backup_target": source}
-    return {"changed": any(fresh.values()), **answer, "controllers": told}
+    return {"changed": any(fresh.values()) or bool(brought), **answer, "files": brought, "controllers": told}
 
 
 @contextmanager
@@ -83,6 +99,32 @@ def adopt(gateway: Gateway, manifest: Manifest, directory: Path, check: bool) ->
                 gateway.store.put((directory / "objects" / content["images"][memory]).read_bytes())
             gateway.store.save_set(name, {**content, "id": manifest.id})
     return fresh
+
+
+def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence[str]) -> dict[Path, Mapping[str, Any]]:
+    """What a gateway that was set up anew had before, the controllers' own sets apart, by path.
+
+    Of its controllers nothing that it has learnt since is replaced. Files are root's, as all of a set are.
+    """
+    lost: dict[Path, Mapping[str, Any]] = {}
+    for name, known in manifest.files.items():
+        top, _slash, rest = name.partition("/")
+        mode = f"{known.mode:04o}"
+        if top == "files" and any(Path("/", rest).is_relative_to(one) for one in files):
+            place = Path("/", rest)
+        elif top == "gateway":
+            place = gateway.store.root / "recovered" / manifest.id / rest
+        elif top == "controllers" and _is_kept(rest) and not (gateway.store.root / name).exists():
+            place, mode = gateway.store.root / name, "0644"
+        else:
+            continue
+        lost[place] = {"path": place, "content": (directory / name).read_bytes(), "mode": mode}
+    return lost
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a gateway keeps a file of a controller under the same name as a set."""
+    return name.endswith("/record.yml") or "/history/" in name
 
 
 def _require_fit(controller: Controller, manifest: Manifest, directory: Path) -> dict[str, Any]:
