@@ -13,14 +13,13 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import now
-from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import CONTROLLER
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, rehearsal, rehearsal_twin
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule as Controllers
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rehearsal import Site
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rehearsal_twin import Act, Kept
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import parse_policy
@@ -223,7 +222,7 @@ class ActionModule(Controllers):
     ) -> tuple[Site, Mapping[str, Mapping[str, Any]]]:
         """What the inventory says, and the profiles of its controllers."""
         hostvars = variables["hostvars"]
-        controllers = {gateway: _checked(gateway, hostvars[gateway]) for gateway in options["gateways"]}
+        controllers = {gateway: controllers_of(gateway, hostvars[gateway]) for gateway in options["gateways"]}
         profiles = self._profiles({"controllers": [one for found in controllers.values() for one in found]}, variables)
         versions = {
             gateway: str(hostvars[gateway].get("controllers_firmware_version") or "") for gateway in options["gateways"]
@@ -246,17 +245,3 @@ class ActionModule(Controllers):
                     found, {images[memory]: objects[images[memory]] for memory in ("flash", "eeprom") if images}
                 )
         return kept
-
-
-def _checked(gateway: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The controllers of a gateway as the modules take them: complete with defaults, and without what is not said."""
-    spec = {"controllers": {"type": "list", "elements": "dict", "required": True, "options": CONTROLLER}}
-    checked = ArgumentSpecValidator(spec).validate({"controllers": variables.get("controllers")})
-    if checked.error_messages:
-        raise CoreError(
-            f"gateway {gateway}: {'; '.join(checked.error_messages)}. Correct the inventory; nothing was begun"
-        )
-    return [
-        {key: value for key, value in one.items() if value is not None}
-        for one in checked.validated_parameters["controllers"]
-    ]

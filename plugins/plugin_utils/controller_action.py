@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import image
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
@@ -189,3 +190,18 @@ def _require_well_formed(option: str, kind: str, key: str, entries: Any, spec: M
 def _nearest(word: object, known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(word), known, n=1)
     return f" (did you mean {near[0]}?)" if near else f" (there are {', '.join(known)})"
+
+
+def controllers_of(gateway: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The controllers of a gateway as the modules take them: complete with defaults, and without what is not said."""
+    spec = {"controllers": {"type": "list", "elements": "dict", "required": True, "options": CONTROLLER}}
+    validator = ArgumentSpecValidator(spec)  # type: ignore[no-untyped-call]
+    checked = validator.validate({"controllers": variables.get("controllers")})  # type: ignore[no-untyped-call]
+    if checked.error_messages:
+        raise CoreError(
+            f"gateway {gateway}: {'; '.join(checked.error_messages)}. Correct the inventory; nothing was begun"
+        )
+    return [
+        {key: value for key, value in one.items() if value is not None}
+        for one in checked.validated_parameters["controllers"]
+    ]

@@ -78,7 +78,7 @@ def remap(directory: Path, controllers: Mapping[str, Sequence[Mapping[str, Any]]
             if len(socket.encode()) > _LONGEST_SOCKET:
                 raise RehearsalError(
                     f"gateway {gateway}: {socket} has more than the {_LONGEST_SOCKET} bytes that a socket's path may "
-                    "have; name a shorter rehearsal_directory"
+                    "have; name a shorter directory for the twin"
                 )
     return twin
 
@@ -94,13 +94,30 @@ def make(directory: Path, controllers: Mapping[str, Mapping[str, Sequence[Mappin
                 (place / f"{name}.json").write_text(json.dumps({"controllers": entries}, indent=1))
     except OSError as error:
         raise RehearsalError(
-            f"{error.filename}: {error.strerror}; name a rehearsal_directory that can be written"
+            f"{error.filename}: {error.strerror}; name a directory for the twin that can be written"
         ) from None
 
 
 def control(line: str) -> str:
     """The simulator's control socket of one of the twin's lines."""
     return str(Path(line).parent / "control" / f"{Path(line).name}.sock")
+
+
+def require_parts(
+    controllers: Mapping[str, Sequence[Mapping[str, Any]]], profiles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """RehearsalError where a board cannot be simulated; ``profiles`` are those of the controllers, by name."""
+    other = {
+        f"{gateway}/{one['name']} ({part})"
+        for gateway, entries in controllers.items()
+        for one in entries
+        if (part := (profiles[one["profile"]].get("part") or {}).get("avrdude", _PART)) != _PART
+    }
+    if other:
+        raise RehearsalError(
+            f"{', '.join(sorted(other))}: only boards with the part {_PART} can be simulated; go without these "
+            "gateways (--limit)"
+        )
 
 
 def require_boards(
@@ -113,20 +130,11 @@ def require_boards(
 
     ``profiles`` are those of the controllers, by name; ``firmware`` is what the boards have of which nothing was kept.
     """
-    every = [(gateway, one) for gateway, entries in controllers.items() for one in entries]
-    other = {
-        f"{gateway}/{one['name']} ({part})"
-        for gateway, one in every
-        if (part := (profiles[one["profile"]].get("part") or {}).get("avrdude", _PART)) != _PART
-    }
-    if other:
-        raise RehearsalError(
-            f"{', '.join(sorted(other))}: only boards with the part {_PART} can be simulated; rehearse without these "
-            "gateways (--limit)"
-        )
+    require_parts(controllers, profiles)
     unknown = [
         f"{gateway}/{one['name']}"
-        for gateway, one in every
+        for gateway, entries in controllers.items()
+        for one in entries
         if not firmware and not (one["name"] in kept[gateway] and kept[gateway][one["name"]].has_firmware)
     ]
     if unknown:
@@ -161,7 +169,8 @@ def seed(
                 _keep(store, name, found)
             if found and found.has_firmware:
                 images = found.set["images"]
-                _write_board(place / "boards" / name, store, images)
+                fuses = f"lfuse 0x{images['fuses']['lfuse']:02X}\nhfuse 0x{images['fuses']['hfuse']:02X}\nlock 0xFF\n"
+                write_board(place / "boards" / name, store.get(images["flash"]), store.get(images["eeprom"]), fuses)
                 record = {"version": found.set["version"], "proof": "read back", "programmer": one.get("programmer")}
                 store.save_record(name, {**record, "images": images})
                 flashes[f"{gateway}/{name}"] = image.digest(store.get(images["flash"]))
@@ -181,13 +190,12 @@ def _keep(store: Store, name: str, found: Kept) -> None:
     store.save_set(name, found.set)
 
 
-def _write_board(place: Path, store: Store, images: Mapping[str, Any]) -> None:
-    """The memories of a board as the simulator has them on disk."""
+def write_board(place: Path, flash: bytes, eeprom: bytes, fuses: str) -> None:
+    """The memories of a board as the simulator has them on disk, filled up with erased bytes; ``fuses`` one a line."""
     place.mkdir(parents=True)
-    (place / "flash.bin").write_bytes(store.get(images["flash"]).ljust(_FLASH, b"\xff"))
-    (place / "eeprom.bin").write_bytes(store.get(images["eeprom"]).ljust(_EEPROM, b"\xff"))
-    fuses = images["fuses"]
-    (place / "fuses").write_text(f"lfuse 0x{fuses['lfuse']:02X}\nhfuse 0x{fuses['hfuse']:02X}\nlock 0xFF\n")
+    (place / "flash.bin").write_bytes(flash.ljust(_FLASH, b"\xff"))
+    (place / "eeprom.bin").write_bytes(eeprom.ljust(_EEPROM, b"\xff"))
+    (place / "fuses").write_text(fuses)
 
 
 def flashes(directory: Path, controllers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:

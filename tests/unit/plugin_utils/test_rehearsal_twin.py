@@ -58,7 +58,7 @@ def test_a_path_that_is_no_place_for_sockets_is_refused() -> None:
     entries = {"hall": [controller("mixer", "/dev/ttyUSB0")]}
     longest = Path("/" + "d" * (107 - len("/hall/control/line_1.sock") - 1))
     remap(longest, entries)
-    with pytest.raises(RehearsalError, match=r"gateway hall: .* more than the 107 bytes.*shorter rehearsal_directory"):
+    with pytest.raises(RehearsalError, match=r"gateway hall: .* more than the 107 bytes.*shorter directory"):
         remap(longest.with_name(f"{longest.name}d"), entries)
 
 
@@ -67,7 +67,7 @@ def test_the_directory_is_its_owners_alone(tmp_path: Path) -> None:
     make(tmp_path / "new/twin", {"inventory": {"hall": entries}})
     assert (tmp_path / "new/twin").stat().st_mode & 0o777 == 0o700
     assert json.loads((tmp_path / "new/twin/hall/inventory.json").read_text()) == {"controllers": entries}
-    with pytest.raises(RehearsalError, match=r"/new/twin: File exists; name a rehearsal_directory"):
+    with pytest.raises(RehearsalError, match=r"/new/twin: File exists; name a directory for the twin"):
         make(tmp_path / "new/twin", {})
 
 

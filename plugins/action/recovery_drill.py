@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module recovery_drill, all of which runs on the control node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import age, now
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, recovery_drill, rehearsal_twin
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule as Controllers
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.recovery_drill import Proof
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "operation": {"type": "str", "required": True, "choices": ["prepare", "judge"]},
+    "gateways": {"type": "list", "elements": "str", "required": True},
+    "results": {"type": "path", "required": True},
+    "sample": {"type": "int", "default": 0},
+    "directory": {"type": "path"},
+    "drill": {"type": "dict"},
+    "metrics": {"type": "str", "default": ""},
+}
+
+
+class ActionModule(Controllers):
+    """One operation. Of what the modules on controllers share it takes how profiles are found."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do it."""
+        variables = task_vars or {}
+        result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
+        rules = {"required_if": [("operation", "prepare", ["directory"]), ("operation", "judge", ["drill"])]}
+        _validation, options = self.validate_argument_spec(_OPTIONS, **rules)
+        operations = {"prepare": self._prepare, "judge": self._judge}
+        try:
+            result.update(operations[options["operation"]](options, variables))
+        except CoreError as error:
+            raise AnsibleActionFail(str(error)) from None
+        return result
+
+    def _prepare(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the controllers, and make the boards that they are to come back on."""
+        hostvars = variables["hostvars"]
+        controllers = {gateway: controllers_of(gateway, hostvars[gateway]) for gateway in options["gateways"]}
+        profiles = self._profiles({"controllers": [one for found in controllers.values() for one in found]}, variables)
+        chosen = recovery_drill.due(
+            recovery_drill.results(Path(options["results"])), controllers, max(0, options["sample"])
+        )
+        rehearsal_twin.require_parts(chosen, profiles)
+        began, started = time.time(), now()
+        directory = Path(options["directory"]) / f"drill.{started.replace('-', '').replace(':', '')}"
+        return {
+            "changed": True,
+            "directory": str(directory),
+            "started": started,
+            "began": began,
+            "names": {gateway: [one["name"] for one in entries] for gateway, entries in chosen.items()},
+            "controllers": controllers,
+            "boards": recovery_drill.build(directory, chosen) if not self._task.check_mode else {},
+        }
+
+    def _judge(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Compare what came back with what it was, and keep the result."""
+        drill, hostvars = options["drill"], variables["hostvars"]
+        seconds = time.time() - drill["began"]
+        proofs = {}
+        for gateway, names in drill["names"].items():
+            fetched, restored, read = (
+                hostvars[gateway].get(f"_recovery_drill_{what}") or {} for what in ("fetched", "restored", "read")
+            )
+            for name in names:
+                place = Path(drill["directory"]) / gateway
+                proofs[f"{gateway}/{name}"] = _proof(place, name, fetched.get("results") or [], restored, read)
+        results = Path(options["results"])
+        result = recovery_drill.keep(results, drill["started"], seconds, proofs)
+        told = f"recovery drill {result['id']} {result['outcome']}"
+        event = Event(
+            what="recovery_drill",
+            result="failed" if result["problems"] else "changed",
+            message=f"{told}: {', '.join(proofs)}",
+        )
+        audit.log_of(variables, self._templar.template).append(event)
+        if options["metrics"]:
+            known = recovery_drill.results(results)
+            recovery_drill.measure(Path(options["metrics"]).expanduser(), known, drill["controllers"])
+        oldest = max((proof.age for proof in proofs.values()), default=0)
+        figures = f"recovery time {seconds:.0f} s, recovery point {oldest} s before"
+        return {
+            "changed": True,
+            "path": str(results / f"{result['id']}.json"),
+            "outcome": result["outcome"],
+            "problems": result["problems"],
+            "msg": f"{told}: {len(proofs)} controllers, {figures}",
+        }
+
+
+def _proof(
+    place: Path, name: str, fetched: list[Mapping[str, Any]], restored: Mapping[str, Any], read: Mapping[str, Any]
+) -> Proof:
+    """What became of one controller, by what the modules said of fetching, restoring and reading it."""
+    problems = [str(one["msg"]) for one in fetched if not one.get("set")]
+    whole = [one for one in fetched if one.get("set")]
+    if not whole:
+        return Proof("", "", 0, [], problems or ["there is no backup target that it could come from"])
+    [done, answer] = [_of(result, name) for result in (restored, read)]
+    if done.get("failed", True):
+        problems.append(str(done.get("msg") or restored.get("msg") or "nothing was told of it"))
+    elif answer.get("failed", True):
+        problems.append(str(answer.get("msg") or read.get("msg") or "nothing was told of it"))
+    else:
+        problems += recovery_drill.compare(place, name, whole[0]["set"], answer["content"])
+    taken, targets = whole[0]["taken"], [one["backup_target"] for one in whole]
+    return Proof(str(whole[0]["set"]), str(taken), age(taken), [str(one) for one in targets], problems)
+
+
+def _of(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return next((one for one in result.get("controllers") or () if one["name"] == name), {})

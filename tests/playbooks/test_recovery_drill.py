@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""recovery_drill.yml brings controllers back from real backups onto other boards, and finds what would not come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _core import backup, settings
+from _core.backup import Configuration
+from _core.restic import Target
+from support.ansible import VirtualSite
+from support.profiles import mapping
+from support.runbooks import commands
+from support.virtual import Board
+
+GATEWAYS = {"gateway_a": [[Board("press_1"), Board("press_2", 3)]], "gateway_b": [[Board("mixer_1")]]}
+PASSWORD, RECOVERY = "canary.of-the-repository", "canary.of-the-recovery"
+
+
+class Backups:
+    """Of a site's gateways, each in two places of its own, taken by the program that gateways run."""
+
+    def __init__(self, site: VirtualSite, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = {name: question for name, question in backup.QUESTIONS.items() if question[0] in ("cat", "uname")}
+        monkeypatch.setattr(backup, "QUESTIONS", asked)
+        self.site = site
+        for gateway in site.controllers:
+            for target in self.targets(gateway):
+                self.configuration(gateway).restic(target).create()
+
+    def place(self, gateway: str, name: str) -> Path:
+        return self.site.directory / "targets" / name / gateway
+
+    def targets(self, gateway: str) -> list[Target]:
+        return [Target(name, str(self.place(gateway, name)), PASSWORD, RECOVERY) for name in ("vault", "hall")]
+
+    def configuration(self, gateway: str) -> Configuration:
+        place = self.site.state(gateway, "backup")
+        return Configuration(gateway, place, [], [], self.targets(gateway), None, 3600.0)
+
+    def take(self, gateway: str) -> str:
+        entries = [{"profile": "multi_sonicator_io", **one} for one in self.site.controllers[gateway]]
+        places = {
+            "state_directory": str(self.site.state(gateway)),
+            "lock_directory": str(self.site.directory / gateway),
+        }
+        file = self.site.directory / f"{gateway}.json"
+        file.write_bytes(
+            settings.dump({"controllers": entries, "profiles": {"multi_sonicator_io": mapping()}, **places})
+        )
+        manifest, problems = backup.run(settings.load(file), self.configuration(gateway))
+        assert problems == []
+        return manifest.id
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[VirtualSite]:
+    with VirtualSite(tmp_path, GATEWAYS) as running:
+        place = str(tmp_path / "targets")
+        running.variables |= {
+            "backup_targets": [
+                {"name": "vault", "repository": place + "/vault/{{ inventory_hostname }}"},
+                {"name": "hall", "repository": place + "/hall/{{ inventory_hostname }}"},
+            ],
+            "backup_password": PASSWORD,
+            "backup_recovery_password": RECOVERY,
+            "recovery_drill_sample": 0,
+            "recovery_drill_soak": 0.3,
+            "recovery_drill_metrics_directory": str(tmp_path / "metrics"),
+        }
+        yield running
+
+
+def results(site: VirtualSite) -> list[dict[str, Any]]:
+    place = site.control.directory / ".local/state/multi_sonicator/drills"
+    return [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
+
+
+def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
+    site: VirtualSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Backups(site, monkeypatch)
+    site.play("snapshot", controllers_read_chip=True)
+    sets = {gateway: kept.take(gateway) for gateway in site.controllers}
+
+    site.write_inventory()
+    look, drill = commands("drill", {"hosts.yml": str(site.inventory)})
+    planned = site.control.run(*look).require()
+    assert results(site) == [] and "press_2" in planned.output
+    run = site.control.run(*drill).require()
+    assert {name: run.traffic[name] for name in ("requests", "programmer_opened")} == {
+        "requests": 0,
+        "programmer_opened": 0,
+    }, "no controller of the site has any part in it"
+    [result] = results(site)
+    assert (result["outcome"], result["problems"]) == ("passed", [])
+    assert set(result["controllers"]) == {"gateway_a/press_1", "gateway_a/press_2", "gateway_b/mixer_1"}
+    for identity, proof in result["controllers"].items():
+        assert proof["set"] == sets[identity.partition("/")[0]] and proof["targets"] == ["vault", "hall"]
+        assert 0 <= proof["age"] < 300
+    assert "3 controllers, recovery time " in run.output and PASSWORD not in run.output
+    assert list(site.directory.glob("tmp/drill.*")) == []
+
+    # One target is damaged where nobody would look before it is needed, and a chip was never read.
+    for pack in kept.place("gateway_a", "hall").joinpath("data").rglob("*"):
+        if pack.is_file():
+            pack.chmod(0o600)
+            pack.write_bytes(pack.read_bytes()[:-1] + b"?")
+    (site.state("gateway_b", "controllers", "mixer_1", "record.yml")).unlink()
+    for path in site.state("gateway_b", "controllers", "mixer_1", "sets").glob("*.yml"):
+        path.unlink()
+    kept.take("gateway_b")
+    failed = site.play("recovery_drill", code=2)
+    assert "backup target hall: restic restore ended with" in failed.output
+    assert "its chip had never been read" in " ".join(failed.output.split())
+    _first, result = results(site)
+    assert result["outcome"] == "failed"
+    assert [one.partition(": ")[0] for one in result["problems"]] == [
+        "gateway_a/press_1",
+        "gateway_a/press_2",
+        "gateway_b/mixer_1",
+    ]
+    metrics = (site.directory / "metrics/multi_sonicator_recovery_drill.prom").read_text()
+    assert "multi_sonicator_recovery_drill_last_run_failed 1.0" in metrics
+    proven = [line for line in metrics.splitlines() if line.startswith("multi_sonicator_recovery_drill_verified_set")]
+    assert len(proven) == 3 and all(float(line.rpartition(" ")[2]) > 1.7e9 for line in proven), "by the drill before"
