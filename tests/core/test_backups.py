@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import shutil
@@ -49,6 +50,7 @@ class Place:
             self.targets,
             directory / "metrics",
             3600.0,
+            {},
         )
 
     def target(self, name: str, **other: Any) -> Target:
@@ -253,6 +255,22 @@ def test_making_a_repository_twice_changes_nothing(place: Place) -> None:
         "gave backup target new its recovery password",
     ]
     assert restic.create() == []
+
+
+def test_old_sets_go_where_the_gateway_may_remove_any(place: Place) -> None:
+    vault, hall = place.targets
+    place.targets[0] = dataclasses.replace(vault, append_only=True)
+    place.configuration = dataclasses.replace(place.configuration, kept={"last": 1, "yearly": 1})
+    kept = []
+    for _ in range(2):
+        kept.append(place.run()[0])
+        time.sleep(1.1)  # so that each has a second of its own
+    assert place.ids("vault") == kept
+    assert place.ids("hall") == kept[-1:], "a year's one is the newest"
+    place.configuration.restic(hall).check("100%")
+    assert fetched(place, kept[-1], "hall")["set"] == kept[-1]
+    with pytest.raises(BackupError, match="no set"):
+        fetched(place, kept[0], "hall")
 
 
 def test_two_backups_at_once(place: Place) -> None:

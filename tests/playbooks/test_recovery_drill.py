@@ -41,7 +41,7 @@ class Backups:
 
     def configuration(self, gateway: str) -> Configuration:
         place = self.site.state(gateway, "backup")
-        return Configuration(gateway, place, [], [], self.targets(gateway), None, 3600.0)
+        return Configuration(gateway, place, [], [], self.targets(gateway), None, 3600.0, {})
 
     def take(self, gateway: str) -> str:
         entries = [{"profile": "multi_sonicator_io", **one} for one in self.site.controllers[gateway]]

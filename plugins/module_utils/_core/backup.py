@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,8 @@ class Configuration:
 
     ``directory`` holds the newest set, restic's caches and ``status.json``; ``excluded`` of the files are left out.
     ``metrics`` is a directory of node-exporter's textfile collector, None for none. ``interval``: after how many
-    seconds without a backup one is missing.
+    seconds without a backup one is missing. ``kept``: how many sets stay where the gateway may remove any, see
+    Restic.forget; all where it is empty.
     """
 
     gateway: str
@@ -61,6 +62,7 @@ class Configuration:
     targets: Sequence[Target]
     metrics: Path | None
     interval: float
+    kept: Mapping[str, int]
 
     @classmethod
     def load(cls, path: Path = PATH) -> Configuration:
@@ -75,10 +77,11 @@ class Configuration:
                 [Target(**one) for one in data["targets"]],
                 Path(data["metrics"]) if data.get("metrics") else None,
                 float(data["interval"]),
+                {str(period): int(count) for period, count in data["kept"].items()},
             )
         except OSError as error:
             raise CoreError(f"{path}: {error.strerror}; the role backup writes it: run it for this gateway") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CoreError(f"{path}: damaged ({error!r}); run the role backup for this gateway") from None
 
     def restic(self, target: Target) -> Restic:
@@ -195,7 +198,10 @@ def run(settings: Settings, configuration: Configuration) -> tuple[Manifest, lis
         failures: dict[str, str | None] = {}
         for target in configuration.targets:
             try:
-                configuration.restic(target).keep(directory, manifest.id, configuration.gateway)
+                restic = configuration.restic(target)
+                restic.keep(directory, manifest.id, configuration.gateway)
+                if configuration.kept and not target.append_only:
+                    restic.forget(configuration.gateway, configuration.kept)
                 failures[target.name] = None
             except CoreError as error:
                 failures[target.name] = str(error)

@@ -133,6 +133,13 @@ class Restic:
         """Write a set's files into ``directory``; restic compares what it reads with what was stored."""
         self._run("restore", wanted.snapshot, "--target", str(directory), "--verify")
 
+    def forget(self, host: str, keep: Mapping[str, int]) -> None:
+        """Remove a host's sets beyond those to ``keep``: so many of the last, and one each of so many days, weeks, …"""
+        self._run("unlock")  # of those who died; a lock of somebody who lives stays
+        limits = [word for period, count in keep.items() for word in (f"--keep-{period}", str(count))]
+        # By host alone: the tag is another one for each set.
+        self._run("forget", "--host", host, "--tag", _TAG, "--group-by", "host", *limits, "--prune")
+
     def check(self, read: str = "") -> None:
         """Have restic prove that everything is there; with ``read`` (``1/10``, ``5%``) that so much of it is intact."""
         self._run("unlock")  # of those who died; a lock of somebody who lives stays
