@@ -72,6 +72,7 @@ def fetched(
         known = ", ".join(one.name for one in configuration.targets) or "none"
         raise BackupError(f"there is no backup target {target} (there are {known})")
     reasons = []
+    configuration.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=configuration.directory, prefix=".fetched-") as name:
         for one in targets:
             directory = Path(name) / one.name
