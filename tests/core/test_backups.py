@@ -262,7 +262,7 @@ def test_old_sets_go_where_the_gateway_may_remove_any(place: Place) -> None:
     place.targets[0] = dataclasses.replace(vault, append_only=True)
     place.configuration = dataclasses.replace(place.configuration, kept={"last": 1, "yearly": 1})
     kept = []
-    for _ in range(2):
+    for _turn in range(2):
         kept.append(place.run()[0])
         time.sleep(1.1)  # so that each has a second of its own
     assert place.ids("vault") == kept

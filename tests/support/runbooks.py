@@ -22,6 +22,10 @@ def commands(name: str, instead: Mapping[str, str]) -> list[list[str]]:
     found = [shlex.split(line) for block in blocks for line in block.splitlines()]
     told = " ".join(word for command in found for word in command)
     for old in instead:
-        assert re.search(rf"\b{re.escape(old)}\b", told), f"{name}.md has no {old} in its commands"
-    pattern = re.compile("|".join(rf"\b{re.escape(old)}\b" for old in instead))
+        assert re.search(_word(old), told), f"{name}.md has no {old} in its commands"
+    pattern = re.compile("|".join(map(_word, instead)))
     return [[pattern.sub(lambda hit: instead[hit[0]], word) for word in command] for command in found]
+
+
+def _word(name: str) -> str:
+    return rf"(?<!\w){re.escape(name)}(?!\w)"

@@ -92,25 +92,26 @@ class Configuration:
 # Taking a set
 
 
-def take(settings: Settings, configuration: Configuration) -> tuple[Manifest, Path, list[str]]:
-    """A new set, the directory it is in, and what is missing from it, in words."""
+def take(settings: Settings | None, configuration: Configuration) -> tuple[Manifest, Path, list[str]]:
+    """A new set, the directory it is in, and what is missing from it, in words. Without settings it is no gateway's."""
     directory = configuration.directory / "set"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True)
     problems: list[str] = []
     controllers: dict[str, Result] = {}
-    by_name = {one["name"]: one for one in take_snapshots(settings.gateway(), False, Policy(), False)}
-    for controller in settings.controllers:
-        told = _controller(settings.store, controller, by_name[controller.name], directory)
-        controllers[controller.name] = told
-        if told["problem"]:
-            problems.append(f"controller {controller.name}: {told['problem']}")
-    for name, question in QUESTIONS.items():
+    if settings is not None:
+        by_name = {one["name"]: one for one in take_snapshots(settings.gateway(), False, Policy(), False)}
+        for controller in settings.controllers:
+            told = _controller(settings.store, controller, by_name[controller.name], directory)
+            controllers[controller.name] = told
+            if told["problem"]:
+                problems.append(f"controller {controller.name}: {told['problem']}")
+    for name, question in QUESTIONS.items() if settings is not None else ():
         try:
             _put(directory / name, _answer(question))
         except BackupError as error:
             problems.append(str(error))
-    for path in _files(configuration):
+    for path in files(configuration):
         try:
             _copy(path, directory / "files" / path.relative_to("/"))
         except OSError as error:
@@ -152,7 +153,7 @@ def _newest(store: Store, name: str, taken: str | None, directory: Path) -> Resu
     return {"set": content["id"], "version": content["version"], "images": content["images"]}
 
 
-def _files(configuration: Configuration) -> Iterator[Path]:
+def files(configuration: Configuration) -> Iterator[Path]:
     """The regular files that are to be kept."""
     for start in configuration.files:
         for path in [start] if not start.is_dir() else sorted(start.rglob("*")):
@@ -185,8 +186,11 @@ def _answer(command: Sequence[str]) -> bytes:
 # The program
 
 
-def run(settings: Settings, configuration: Configuration) -> tuple[Manifest, list[str]]:
-    """Take a set and store it in each target; returns it and what went wrong. CoreError where none could be taken."""
+def run(settings: Settings | None, configuration: Configuration) -> tuple[Manifest, list[str]]:
+    """Take a set and store it in each target; returns it and what went wrong. CoreError where none could be taken.
+
+    Without settings of controllers it consists of files alone.
+    """
     configuration.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     status = Status(configuration.directory, configuration.gateway, configuration.interval, configuration.metrics)
     with _alone(configuration.directory):
@@ -218,17 +222,19 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(configuration: Configuration) -> int:
-    """Make the repositories that are missing; one that cannot be reached keeps none of the others from it."""
-    failed = False
+def prepare(configuration: Configuration) -> tuple[list[str], list[str]]:
+    """Make the repositories that are missing; what was done, and what went wrong.
+
+    A target that cannot be reached keeps none of the others from it.
+    """
+    done: list[str] = []
+    problems: list[str] = []
     for target in configuration.targets:
         try:
-            for done in configuration.restic(target).create():
-                say(done)
+            done += configuration.restic(target).create()
         except BackupError as error:
-            complain(f"backup: {error}")
-            failed = True
-    return int(failed)
+            problems.append(str(error))
+    return done, problems
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -242,7 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         configuration = Configuration.load(given.configuration)
         if given.verb == "prepare":
-            return _prepare(configuration)
+            done, problems = prepare(configuration)
+            for text in done:
+                say(text)
+            for problem in problems:
+                complain(f"backup: {problem}")
+            return int(bool(problems))
         manifest, problems = run(load(given.settings), configuration)
     except (CoreError, OSError) as error:
         complain(f"backup: {error}")

@@ -24,6 +24,8 @@ from .files import plan
 from .gateway import Controller, Gateway
 from .store import Store, StoreError
 
+_MOST_NAMES = 5
+
 
 def fetch(
     configuration: Configuration,
@@ -88,6 +90,43 @@ def fetched(
             yield manifest, directory, one.name
             return
     raise BackupError("; ".join(reasons))
+
+
+def fetch_files(
+    configuration: Configuration, wanted: str, target: str | None, into: Path, replace: bool, check: bool
+) -> dict[str, Any]:
+    """Write the files of the set ``wanted`` below ``into``, by their paths; what a module tells of it.
+
+    Nothing is written with ``check``, nor where one is there with other content, unless ``replace`` says that it may
+    go. They belong to whoever runs this.
+    """
+    with fetched(configuration, wanted, target) as (manifest, directory, source):
+        found = {
+            into / name.removeprefix("files/"): {
+                "path": into / name.removeprefix("files/"),
+                "content": (directory / name).read_bytes(),
+                "mode": f"{known.mode:04o}",
+            }
+            for name, known in manifest.files.items()
+            if name.startswith("files/")
+        }
+        missing = {parent for path in found for parent in path.parents if not parent.exists()}
+        changes = plan([*({"path": parent, "mode": "0700"} for parent in sorted(missing)), *found.values()])
+        if other := [str(change.path) for change in changes if change.found is not None and not replace]:
+            raise BackupError(
+                f"{', '.join(other[:_MOST_NAMES])}{' and more' if len(other) > _MOST_NAMES else ''}: not as in set "
+                f"{manifest.id}; nothing was written. Name an empty directory, or say that they are to be replaced"
+            )
+        for change in changes if not check else ():
+            change.apply()
+    written = [str(change.path) for change in changes if change.path in found]
+    return {
+        "changed": bool(changes),
+        "set": manifest.id,
+        "taken": manifest.taken,
+        "backup_target": source,
+        "files": written,
+    }
 
 
 def adopt(gateway: Gateway, manifest: Manifest, directory: Path, check: bool) -> dict[str, bool]:

@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the control node alone has is kept in two places, its authority apart from all else, and comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.ansible import VirtualSite
+from support.runbooks import commands
+from support.virtual import Board
+
+INVENTORY, KEY = "gateways: {hosts: {hall_a: {}}}\n", "canary of the authority's key\n"
+PASSWORDS = {"control_node": "canary.of-the-site", "authority": "canary.of-the-safe"}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> dict[str, Any]:
+    """The variables of a control node that has an inventory and an authority."""
+    home = tmp_path / "home"
+    for name, text, mode in (("site/hosts.yml", INVENTORY, 0o644), ("ca/ca.key", KEY, 0o600)):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text(text)
+        (home / name).chmod(mode)
+
+    def entry(name: str, directory: str) -> dict[str, Any]:
+        targets = [
+            {"name": place, "repository": str(tmp_path / place / name), "password": PASSWORDS[name]}
+            for place in ("vault", "stick")
+        ]
+        return {"name": name, "files": [str(home / directory)], "targets": targets}
+
+    return {"backup_control_sets": [entry("control_node", "site"), entry("authority", "ca")]}
+
+
+def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> None:
+    with VirtualSite(tmp_path / "x", {"gateway": [[Board("press")]]}) as site:
+        site.play("backup_control_node", check=True, **kept)
+        assert not (tmp_path / "vault").exists()
+        output = site.play("backup_control_node", **kept).output
+        stored = b"".join(path.read_bytes() for path in tmp_path.glob("vault/**/*") if path.is_file())
+        assert b"canary" not in stored and "canary" not in output and len(stored) > 1000
+
+        lost = tmp_path / "home"
+        lost.rename(tmp_path / "lost")
+        into = tmp_path / "back"
+        variables = tmp_path / "from_the_safe.yml"
+        variables.write_text(yaml.safe_dump(kept))
+        instead = {"from_the_safe.yml": str(variables), "/srv/back": str(into)}
+        look, bring = commands("restore_control_node", instead)
+        site.write_inventory()
+        assert "hosts.yml" in site.control.run(*look).output
+        assert not into.exists(), "check mode writes nothing"
+        run = site.control.run(*bring)
+        assert run.code == 0, run.output
+        assert "canary" not in run.output and "control_node: set " in run.output
+        top = into / str(lost).lstrip("/")
+        assert (top / "site/hosts.yml").read_text() == INVENTORY
+        assert (top / "ca/ca.key").read_text() == KEY
+        assert (top / "ca/ca.key").stat().st_mode & 0o777 == 0o600
+        assert [path.name for path in into.iterdir()] == [top.relative_to(into).parts[0]]
+
+        (top / "site/hosts.yml").write_text("since\n")
+        told = {"scope": "control_node", "recovery_into": str(into)}
+        refused = " ".join(site.play("restore", code=2, **told, **kept).output.split())
+        assert "site/hosts.yml: not as in set" in refused and "nothing was written" in refused
+        assert (top / "site/hosts.yml").read_text() == "since\n"
+        site.play("restore", **told, recovery_replace=True, **kept)
+        assert (top / "site/hosts.yml").read_text() == INVENTORY
+
+        (tmp_path / "lost").rename(lost)
+        entry = kept["backup_control_sets"][0]
+        wrong = [{**entry, "files": [*entry["files"], str(tmp_path / "nowhere")]}]
+        refused = site.play("backup_control_node", code=2, backup_control_sets=wrong).output
+        assert "nowhere: not there; correct files, nothing was stored" in " ".join(refused.split())
