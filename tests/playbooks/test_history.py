@@ -21,13 +21,16 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
         assert len(first.result("history")["changes"]) == 3
         assert not site.play("snapshot").result("history")["changed"]
 
-        site.play("configure", controllers_only=["press_1"], controllers_values={"sonicator1_amplitude": 61})
-        site.command("press_2", "power", "off")
-        changed = site.play("snapshot", code=2, controllers_reason="thicker parts")
+        thicker = {"controllers_only": ["press_1"], "controllers_reason": "thicker parts"}
+        changed = site.play("configure", controllers_values={"sonicator1_amplitude": 61}, **thicker)
         [change] = changed.result("history")["changes"]
         assert (change["gateway"], change["controller"], change["reason"]) == ("gateway_a", "press_1", "thicker parts")
         [what] = change["what"]
         assert what.startswith("sonicator1_amplitude: ") and what.endswith(" → 61")
+
+        site.command("press_2", "power", "off")
+        assert not site.play("snapshot", code=2).result("history")["changed"], "a silent one is left as it was"
+        site.play("configure", controllers_values={"sonicator1_amplitude": 61}, **thicker)
 
         shown = site.play("history").result("history")["msg"].splitlines()
         assert len(shown) == 4 and "gateway_a/press_1: sonicator1_amplitude: " in shown[0]
