@@ -65,8 +65,9 @@ def site(tmp_path: Path) -> Iterator[VirtualSite]:
         running.variables |= {
             "backup_targets": [
                 {"name": "vault", "repository": place + "/vault/{{ inventory_hostname }}"},
-                {"name": "hall", "repository": place + "/hall/{{ inventory_hostname }}"},
+                {"name": "hall", "repository": place + "/hall/{{ inventory_hostname }}", "offsite": True},
             ],
+            "backup_state_directory": str(tmp_path / "{{ inventory_hostname }}/state"),
             "backup_password": PASSWORD,
             "backup_recovery_password": RECOVERY,
             "recovery_drill_sample": 0,
@@ -90,6 +91,8 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
 
     site.write_inventory()
     look, drill = commands("drill", {"hosts.yml": str(site.inventory)})
+    status = site.play("status").messages[-1]
+    assert "gateway_b: no backup" not in status and "last drill: never" in status
     planned = site.control.run(*look).require()
     assert results(site) == [] and "press_2" in planned.output
     run = site.control.run(*drill).require()
@@ -105,6 +108,11 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
         assert 0 <= proof["age"] < 300
     assert "3 controllers, recovery time " in run.output and PASSWORD not in run.output
     assert not Path("/tmp", f"drill.{result['id']}").exists()
+
+    status = site.play("status").messages[-1].splitlines()
+    assert status[0] == f"gateway_a: set {sets['gateway_a']}" and status[1] == "  vault: 0 h ago"
+    assert status[3] == "  3-2-1-1-0: lacks a copy that nobody can take away (append_only)"
+    assert status[-1] == f"last drill: {result['ended']} passed, 3 controllers in {int(result['seconds'])} s"
 
     # One target is damaged where nobody would look before it is needed, and a chip was never read.
     for pack in kept.place("gateway_a", "hall").joinpath("data").rglob("*"):
