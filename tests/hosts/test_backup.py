@@ -203,6 +203,24 @@ Restic(other, Path("/root/x"))._run("init")
     assert at_target(site, "vault", "restic.check('100%')") == ""
 
 
+def test_the_server_removes_what_is_old_and_refuses_to_when_dates_are_forged(site: HostSite) -> None:
+    before = at_target(site, "vault", "print(len(restic.sets()))")
+    stored = (
+        "restic._run('backup', '--host', 'gateway1', '--tag', 'multi_sonicator,set:x', '--time', {!r}, '/etc/hostname')"
+    )
+    at_target(site, "vault", stored.format("2020-01-01 00:00:00"))
+    assert sum(changes(site.play("backup_prune")).values()) == 1
+    assert at_target(site, "vault", "print(len(restic.sets()))") == before
+    assert set(changes(site.play("backup_prune")).values()) == {0}
+    at_target(site, "vault", stored.format("2040-01-01 00:00:00"))
+    refused = " ".join(site.play("backup_prune", code=2).split())
+    assert "is dated 2040-01-01" in refused and "nothing was removed" in refused
+    forged = at_target(site, "vault", "print(restic.find('x').snapshot)").strip()
+    assert "the target refuses it" in at_target(site, "vault", f"restic._run('forget', '{forged}')", check=False)
+    restic = f"restic --no-cache -r /srv/multi_sonicator_backup/rest/{GATEWAY} forget {forged}"
+    site.fleet.ssh(VAULT, f"sudo env RESTIC_PASSWORD={PASSWORD} runuser -u multi-sonicator-backup -- {restic}")
+
+
 def test_the_recovery_password_opens_it(site: HostSite) -> None:
     for name in ("vault", "hall"):
         lost = f"print(len(Restic(dataclasses.replace(target, password={RECOVERY!r}), Path('/root/x')).sets()))"
