@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -291,6 +292,39 @@ def test_of_another_board_nothing_is_taken(place: Place) -> None:
         fetched(place, "x")
     with pytest.raises(BackupError, match=r"there is no backup target nowhere \(there are vault, hall\)"):
         fetched(place, "latest", "nowhere")
+
+
+def test_a_clock_that_jumped_dates_no_set_newer_than_all_to_come(place: Place) -> None:
+    restic = place.configuration.restic(place.targets[0])
+    jumped = ("--host", "gateway_a", "--tag", "multi_sonicator,set:jumped", "--time", "2040-01-01 00:00:00")
+    restic._run("backup", *jumped, str(place.files))
+    assert restic.find("latest", "gateway_a").set_id == "jumped", "better than none"
+    kept, _problems = place.run()
+    assert restic.find("latest", "gateway_a").set_id == kept
+    assert fetched(place)["set"] == kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can make a disk that is full")
+def test_a_full_disk_is_told_and_the_next_run_makes_up_for_it(place: Place) -> None:
+    first, _problems = place.run()
+    path = place.repositories / "vault"
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], check=True)
+    try:
+        shutil.copytree(aside, path, dirs_exist_ok=True)
+        (place.files / "grown").write_bytes(os.urandom(3_000_000))
+        kept, problems = place.run()
+        assert len(problems) == 1 and "backup target vault: " in problems[0] and "disk is full" in problems[0]
+        assert place.ids("hall") == [first, kept] and place.status["targets"]["vault"]["set"] == first
+        subprocess.run(["mount", "-o", "remount,size=20m", path], check=True)
+        kept, problems = place.run()
+        assert problems == [] and place.ids("vault")[-1] == kept
+        place.configuration.restic(place.targets[0]).check("100%")
+        assert fetched(place, kept, "vault")["set"] == kept
+    finally:
+        subprocess.run(["umount", path], check=True)
 
 
 @pytest.mark.parametrize("after", [0.1, 0.6, 1.5])

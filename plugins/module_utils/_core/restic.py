@@ -9,6 +9,7 @@ and the end of all of them are ours. Its exit codes tell little before 0.17: wha
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -121,9 +122,15 @@ class Restic:
         return sorted(found, key=lambda one: one.time)
 
     def find(self, set_id: str, host: str | None = None) -> Snapshot:
-        """The set ``set_id``, or the newest for ``latest``, of one host or of all; TargetError names what is there."""
+        """The set ``set_id``, or the newest for ``latest``, of one host or of all; TargetError names what is there.
+
+        One that a clock which had jumped has dated into the future is the newest only where there is no other.
+        """
         known = self.sets(host)
         found = [one for one in known if set_id in (one.set_id, "latest")]
+        if set_id == "latest":
+            tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+            found = [one for one in found if one.time < tomorrow.isoformat()] or found
         if not found:
             names = ", ".join(one.set_id for one in known[-5:]) or "none"
             raise TargetError(f"backup target {self.target.name}: no set {set_id} (the newest are: {names})")
