@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from _core import backup, settings
 from _core.backup import Configuration
-from _core.restic import Target
+from _core.restic import Restic, Target
 from support.ansible import VirtualSite
 from support.profiles import mapping
 from support.runbooks import commands
@@ -113,6 +113,15 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     assert status[0] == f"gateway_a: set {sets['gateway_a']}" and status[1] == "  vault: 0 h ago"
     assert status[3] == "  3-2-1-1-0: lacks a copy that nobody can take away (append_only)"
     assert status[-1] == f"last drill: {result['ended']} passed, 3 controllers in {int(result['seconds'])} s"
+
+    medium = site.directory / "stick"
+    site.play("backup_copy", check=True, backup_medium=str(medium))
+    assert not medium.exists()
+    assert PASSWORD not in site.play("backup_copy", backup_medium=str(medium)).output
+    for gateway, kept_set in sets.items():
+        copied = Restic(Target("stick", str(medium / gateway), RECOVERY), site.directory / "cache").sets()
+        assert [one.set_id for one in copied] == [kept_set], "the recovery password opens it, too"
+    assert not site.play("backup_copy", backup_medium=str(medium)).result("backup_copy", "gateway_a")["changed"]
 
     # One target is damaged where nobody would look before it is needed, and a chip was never read.
     for pack in kept.place("gateway_a", "hall").joinpath("data").rglob("*"):

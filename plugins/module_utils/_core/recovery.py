@@ -92,6 +92,35 @@ def fetched(
     raise BackupError("; ".join(reasons))
 
 
+def copy(configuration: Configuration, wanted: str, to: str, check: bool) -> dict[str, Any]:
+    """Store the set ``wanted`` in the target ``to`` as well, such as one on a stick; what a module tells of it.
+
+    It comes from the first other target that has it, and is fetched back and verified. Nothing is stored with
+    ``check``.
+    """
+    targets = {one.name: configuration.restic(one) for one in configuration.targets}
+    if to not in targets:
+        raise BackupError(f"there is no backup target {to} (there are {', '.join(targets) or 'none'})")
+    medium = targets.pop(to)
+    reasons = []
+    for name, source in targets.items():
+        try:
+            found = source.find(wanted, configuration.gateway)
+        except CoreError as error:
+            reasons.append(str(error))
+            continue
+        answer = {"set": found.set_id, "backup_target": name}
+        if check:
+            return {"changed": True, **answer}
+        medium.create()
+        there = found.set_id in {one.set_id for one in medium.sets(configuration.gateway)}
+        if not there:
+            medium.copy(source, found)
+        with fetched(configuration, found.set_id, to):
+            return {"changed": not there, **answer}
+    raise BackupError("; ".join(reasons) or f"there is no other target than {to} to copy from")
+
+
 def fetch_files(
     configuration: Configuration, wanted: str, target: str | None, into: Path, replace: bool, check: bool
 ) -> dict[str, Any]:

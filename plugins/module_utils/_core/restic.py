@@ -140,6 +140,15 @@ class Restic:
         """Write a set's files into ``directory``; restic compares what it reads with what was stored."""
         self._run("restore", wanted.snapshot, "--target", str(directory), "--verify")
 
+    def copy(self, source: Restic, wanted: Snapshot) -> None:
+        """Store a set of another target here too."""
+        known = {
+            "RESTIC_FROM_REPOSITORY": source.target.repository,
+            "RESTIC_FROM_PASSWORD": source.target.password,
+            **source.target.environment,
+        }
+        self._run("copy", *source.target.options, wanted.snapshot, more=known)
+
     def forget(self, host: str, keep: Mapping[str, int]) -> None:
         """Remove a host's sets beyond those to ``keep``: so many of the last, and one each of so many days, weeks, …"""
         self._run("unlock")  # of those who died; a lock of somebody who lives stays
@@ -170,7 +179,9 @@ class Restic:
                 return False
             raise
 
-    def _run(self, *arguments: str, working_directory: Path | None = None) -> str:
+    def _run(
+        self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
+    ) -> str:
         target = self.target
         command = [
             *(sys.executable, "-I", "-c", _TIED_TO_US, "restic"),
@@ -182,6 +193,7 @@ class Restic:
             "HOME": str(self._cache),
             "RESTIC_REPOSITORY": target.repository,
             "RESTIC_PASSWORD": target.password,
+            **(more or {}),
             **target.environment,
         }
         if shutil.which("restic", path=environment["PATH"]) is None:
