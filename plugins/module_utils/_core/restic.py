@@ -46,8 +46,12 @@ _REMEDIES = (
     ("ciphertext verification failed", "what is stored there is damaged; take another target's copy"),
 )
 _LONGEST_REASON = 300
-# With the death signal a killed run takes its restic along. setpriv would do, but not in a service without privileges.
-_TIED_TO_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
+# With the death signal a killed run takes its restic along, and one that is killed before that starts none. setpriv
+# would not do in a service without privileges.
+_TIED_TO_US = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9);"
+    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
+)
 
 
 class TargetError(BackupError):
@@ -184,7 +188,7 @@ class Restic:
     ) -> str:
         target = self.target
         command = [
-            *(sys.executable, "-I", "-c", _TIED_TO_US, "restic"),
+            *(sys.executable, "-I", "-c", _TIED_TO_US, str(os.getpid()), "restic"),
             *("--cache-dir", str(self._cache), "--quiet", *target.options, *arguments),
         ]
         environment = {
