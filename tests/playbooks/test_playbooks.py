@@ -25,7 +25,7 @@ MODULE = {
     "rollback": "firmware",
 }
 # What a rollout asks of controllers before each step.
-BESIDE = ("Measure the controllers that the next step rests on",)
+BESIDE = ("Measure the controllers that the next step rests on", "Ask what they are set to now")
 AMPLITUDE = 0x0101
 
 
@@ -48,7 +48,7 @@ def together(site: VirtualSite, *steps: str | dict[str, Any]) -> str:
 
 
 def tasks_of(*runs: Run) -> list[Mapping[str, Any]]:
-    """What the runs' playbooks did to controllers, in order; rollouts ask the controllers how they are beside it."""
+    """What the runs' playbooks did to controllers, in order; they ask how they are beside it, and for the history."""
     return [
         event
         for run in runs
