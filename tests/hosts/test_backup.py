@@ -256,7 +256,7 @@ def test_a_run_that_came_to_nothing_says_why(site: HostSite) -> None:
 
 def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
     """With a new disk, the same name and new keys: one command, whose plan is shown before."""
-    record = "cat /var/lib/multi_sonicator/controllers/mixer_1/record.yml"
+    record = "sudo cat /var/lib/multi_sonicator/controllers/mixer_1/record.yml"
     site.play("snapshot", controllers_only=["mixer_1"], controllers_read_chip=True)
     known = site.fleet.ssh(GATEWAY, record).stdout
     site.fleet.ssh(GATEWAY, START)

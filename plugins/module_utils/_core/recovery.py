@@ -178,16 +178,15 @@ def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence
     lost: dict[Path, Mapping[str, Any]] = {}
     for name, known in manifest.files.items():
         top, _slash, rest = name.partition("/")
-        mode = f"{known.mode:04o}"
         if top == "files" and any(Path("/", rest).is_relative_to(one) for one in files):
             place = Path("/", rest)
         elif top == "gateway":
             place = gateway.store.root / "recovered" / manifest.id / rest
         elif top == "controllers" and _is_kept(rest) and not (gateway.store.root / name).exists():
-            place, mode = gateway.store.root / name, "0644"
+            place = gateway.store.root / name
         else:
             continue
-        lost[place] = {"path": place, "content": (directory / name).read_bytes(), "mode": mode}
+        lost[place] = {"path": place, "content": (directory / name).read_bytes(), "mode": f"{known.mode:04o}"}
     return lost
 
 
