@@ -209,7 +209,7 @@ def test_the_server_removes_what_is_old_and_refuses_to_when_dates_are_forged(sit
         "restic._run('backup', '--host', 'gateway1', '--tag', 'multi_sonicator,set:x', '--time', {!r}, '/etc/hostname')"
     )
     at_target(site, "vault", stored.format("2020-01-01 00:00:00"))
-    assert sum(changes(site.play("backup_prune")).values()) == 1
+    assert changes(site.play("backup_prune"))[VAULT] > 0
     assert at_target(site, "vault", "print(len(restic.sets()))") == before
     assert set(changes(site.play("backup_prune")).values()) == {0}
     at_target(site, "vault", stored.format("2040-01-01 00:00:00"))
