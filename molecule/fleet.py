@@ -285,7 +285,8 @@ class Fleet:
             end_cgroup(self._processes)
             if bridge := self._bridge():
                 for link in links("master", bridge):
-                    run("ip", "link", "delete", link["ifname"])
+                    with contextlib.suppress(FleetError):  # gone with its host meanwhile
+                        run("ip", "link", "delete", link["ifname"])
                 run("ip", "link", "delete", bridge)
             for place in (self._place(), self._connections, self.directory / "cacher"):
                 remove_tree(place)
