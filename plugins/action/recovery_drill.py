@@ -120,8 +120,10 @@ def _proof(
         problems.append(str(answer.get("msg") or read.get("msg") or "nothing was told of it"))
     else:
         problems += recovery_drill.compare(place, name, whole[0]["set"], answer["content"])
-    taken, targets = whole[0]["taken"], [one["backup_target"] for one in whole]
-    return Proof(str(whole[0]["set"]), str(taken), age(taken), [str(one) for one in targets], problems)
+    found = whole[0]
+    # One that was away for a while has another newest one, which was verified, but nothing came back from it.
+    targets = [str(one["backup_target"]) for one in whole if one["set"] == found["set"]]
+    return Proof(str(found["set"]), str(found["taken"]), age(found["taken"]), targets, problems)
 
 
 def _of(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
