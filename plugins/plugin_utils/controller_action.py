@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,20 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors i
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.release import path_of
 from ansible_collections.multi_sonicator.ops.plugins.module_utils.controller_module import CONTROLLER, RELEASE
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import approval_files, audit
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import made_once
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.firmware_source import fetch
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.profiles import load_profile
 
 _DEFAULT_PROFILE = "multi_sonicator_io"
 _DEFAULT_PRODUCT = "multi_sonicator_io"
 _DEFAULT_CACHE = "~/.cache/multi_sonicator"
+# Seconds for which what was fetched for one gateway is good for others: they verify it again, and nothing that was
+# published or revoked meanwhile is long in coming.
+_OFFER_LASTS = 60.0
+
+# Ansible forks a process for each task of each gateway. What is in memory by now they would all go through in search of
+# garbage, and so copy.
+gc.freeze()
 
 
 class ActionModule(ActionBase):
@@ -97,9 +106,8 @@ class ActionModule(ActionBase):
         controllers = arguments.get("controllers") or []
         names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers}
         given = dict(arguments.get("profiles") or {})
-        of_this_run = Path(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         return {
-            name: given[name] if name in given else load_profile(name, search, of_this_run) for name in sorted(names)
+            name: given[name] if name in given else load_profile(name, search, _of_this_run()) for name in sorted(names)
         }
 
     def _offered(self, arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -110,13 +118,19 @@ class ActionModule(ActionBase):
             )
         location = str(arguments["repository"])
         product = str(arguments.get("product") or _DEFAULT_PRODUCT)
-        versions = self._wanted_versions(arguments)
-        return fetch(
+        source = (
             location if "://" in location else self._local(location),
-            Path(self._local(arguments["trusted_root"])),
-            Path(self._local(arguments.get("repository_cache") or _DEFAULT_CACHE)),
-            [path_of(product, version) for version in versions],
-        ).files
+            self._local(arguments["trusted_root"]),
+            self._local(arguments.get("repository_cache") or _DEFAULT_CACHE),
+        )
+        wanted = sorted(path_of(product, version) for version in self._wanted_versions(arguments))
+        files: dict[str, str] = made_once(
+            _of_this_run(),
+            f"releases {source} {wanted}",
+            lambda: fetch(source[0], Path(source[1]), Path(source[2]), wanted).files,
+            _OFFER_LASTS,
+        )
+        return files
 
     def _local(self, path: object) -> str:
         """A path on the control node; a relative one is the playbook's."""
@@ -153,6 +167,11 @@ class ActionModule(ActionBase):
             raise CoreError(f"{name}: {reason.splitlines()[0]}; nothing was sent") from None
         image.verify(data, str(release["sha256"]), f"{name}: {path}")
         return {**release, "image": str(path), "content": data.decode("ascii", "replace")}
+
+
+def _of_this_run() -> Path:
+    """A directory that all processes of this run have, and nobody else."""
+    return Path(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 
 
 def _require_well_formed(option: str, kind: str, key: str, entries: Any, spec: Mapping[str, Mapping[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import MissingPackage, ProfileError
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import exclusive
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import made_once
 
 try:  # here and not where it is needed, so that Ansible's main process imports it once, and not each of its workers
     import jsonschema
@@ -74,15 +74,8 @@ def load_profile(name_or_path: str | Path, search: Sequence[Path] = (), checked:
         content = path.read_bytes()
     except OSError:
         return _checked(path)  # which tells why
-    kept = checked / f"profile-{hashlib.sha256(str(path).encode() + content).hexdigest()}.json"
-    with exclusive(checked):  # a run has many processes, and those that come second wait for the first
-        if kept.exists():
-            profile: dict[str, Any] = json.loads(kept.read_bytes())
-            return profile
-        profile = _checked(path)
-        new = kept.with_suffix(".new")
-        new.write_text(json.dumps(profile), encoding="utf-8")
-        new.replace(kept)
+    subject = f"profile {path} {hashlib.sha256(content).hexdigest()}"
+    profile: dict[str, Any] = made_once(checked, subject, lambda: _checked(path))
     return profile
 
 
