@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.history import Change, History
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the task."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        self._variables = task_vars or {}
         _validated, options = self.validate_argument_spec(_OPTIONS)
         try:
             changes = self._record(options) if options["operation"] == "record" else self._show(options)
@@ -46,12 +48,10 @@ class ActionModule(ActionBase):
         return result
 
     def _record(self, options: Mapping[str, Any]) -> list[Change]:
-        history = History(options["directory"])
-        return [
-            change
-            for gateway, sets in options["sets"].items()
-            for change in history.record(gateway, sets, options["reason"], options["rollout"], self._task.check_mode)
-        ]
+        audited = audit.read(audit.log_of(self._variables, self._templar.template).path)
+        return History(options["directory"]).record(
+            options["sets"], options["reason"], options["rollout"], self._task.check_mode, audited
+        )
 
     @staticmethod
     def _show(options: Mapping[str, Any]) -> list[Change]:
@@ -61,5 +61,7 @@ class ActionModule(ActionBase):
 
 def _line(change: Change) -> str:
     when = f"{change.time}  {change.who}  " if change.commit else ""
-    why = "".join(f", {text}" for text in (change.reason, change.rollout and f"rollout {change.rollout}") if text)
+    named = {"rollout": change.rollout, "audit record": change.audit}
+    reasons = [change.reason, *(f"{name} {value}" for name, value in named.items() if value)]
+    why = "".join(f", {text}" for text in reasons if text)
     return f"{when}{change.gateway}/{change.controller}: {'; '.join(change.what)}{why}"

@@ -13,6 +13,7 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors i
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import now
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, rollout_report, rollout_run
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.history import History
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import Plan, describe
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import RolloutState, who
 
@@ -28,6 +29,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "previous": {"type": "str", "default": ""},
     "approved": {"type": "list", "elements": "str", "default": []},
     "approval_deadline": {"type": "float", "default": 0.0},
+    "history": {"type": "str", "default": ""},
+    "reason": {"type": "str", "default": ""},
     "request": {"type": "str", "choices": ["pause", "resume", "stop", "abort", "approve"]},
 }
 
@@ -96,7 +99,10 @@ class ActionModule(ActionBase):
         run = rollout_run.Run(RolloutState(options["directory"], options["id"]), self._display.display)
         gateways = options["gateways"]
         if options["previous"] == "work":
-            run.note({gateway: hostvars[gateway].get("_controllers_result") or {} for gateway in gateways})
+            results = {gateway: hostvars[gateway].get("_controllers_result") or {} for gateway in gateways}
+            run.note(results)
+            if options["history"]:
+                self._keep_history(options, results)
         measured = None
         if options["previous"] == "measure":
             measured = {gateway: hostvars[gateway].get("_controllers_status") or {} for gateway in gateways}
@@ -122,6 +128,18 @@ class ActionModule(ActionBase):
             answer["results"] = run.results()
             answer["report"] = str(rollout_report.write(run.state, answer["results"]))
         return answer
+
+    def _keep_history(self, options: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+        """Record what controllers run and are set to now. What is not recorded is at the next snapshot."""
+        sets = {
+            gateway: [one["content"] for one in result.get("controllers") or () if "content" in one]
+            for gateway, result in results.items()
+        }
+        audited = audit.read(self._log.path, rollout=options["id"])
+        try:
+            History(options["history"]).record(sets, options["reason"], options["id"], audited=audited)
+        except CoreError as error:
+            self._display.warning(f"the rollout goes on, but {error}")
 
     def _request(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
         state = RolloutState(options["directory"], options["id"])

@@ -183,6 +183,10 @@ controllers:
     image:
       description: SHA-256 of the flash's content that was to be, without trailing erased bytes.
       type: str
+    content:
+      description: What the controller runs and is set to now, as M(multi_sonicator.ops.snapshot) returns it.
+      returned: when firmware or settings were changed
+      type: dict
     transaction:
       description: Id of the transaction.
       type: str

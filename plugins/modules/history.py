@@ -102,6 +102,12 @@ changes:
     rollout:
       description: The rollout that it belongs to.
       type: str
+    audit:
+      description:
+        - Number of the audit log's record of it. Empty for what this control node knows nothing of, such as a change
+          at the device itself.
+      type: str
+      sample: "17"
     commit:
       description: Its commit; empty where it is not shown but recorded.
       type: str

@@ -55,7 +55,9 @@ options:
     type: str
     default: ""
   gateways:
-    description: The hosts of the play, with O(operation=plan) and O(operation=next).
+    description:
+      - The hosts of the play, with O(operation=plan).
+      - Those that measured or worked just now, with O(operation=next).
     type: list
     elements: str
     default: []
@@ -87,6 +89,16 @@ options:
     description: Seconds to wait for an approval from elsewhere.
     type: float
     default: 0.0
+  history:
+    description:
+      - The history in which to record what was worked on just now, with O(operation=next); see
+        M(multi_sonicator.ops.history). None when empty.
+    type: str
+    default: ""
+  reason:
+    description: Why it is done, for the history.
+    type: str
+    default: ""
   request:
     description:
       - V(pause) begins nothing more until V(resume); V(stop) ends the run; V(abort) rolls the current wave back first,

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import redact
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import dump_yaml, write_atomically
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import dump_yaml
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.exclusive import exclusive
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import who
 
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _DEADLINE = 120.0
 _FIELD, _RECORD = "\x1f", "\x1e"
 _SUBJECT = 72
-_TRAILERS = ("Gateway", "Controller", "Reason", "Rollout")
+_TRAILERS = ("Gateway", "Controller", "Reason", "Rollout", "Audit")
 
 
 class HistoryError(CoreError):
@@ -40,13 +40,17 @@ class HistoryError(CoreError):
 
 @dataclass(frozen=True)
 class Change:
-    """What a controller was changed from and to; ``what`` has a line a value. ``commit`` is empty before it is made."""
+    """What a controller was changed from and to; ``what`` has a line a value. ``commit`` is empty before it is made.
+
+    ``audit`` is the number of the audit log's record of it.
+    """
 
     gateway: str
     controller: str
     what: tuple[str, ...]
     reason: str = ""
     rollout: str = ""
+    audit: str = ""
     commit: str = ""
     time: str = ""
     who: str = ""
@@ -60,35 +64,68 @@ class History:
 
     def record(
         self,
-        gateway: str,
-        sets: Iterable[Mapping[str, Any]],
+        sets: Mapping[str, Iterable[Mapping[str, Any]]],
         reason: str,
         rollout: str = "",
         check: bool = False,
+        audited: Iterable[Mapping[str, Any]] = (),
     ) -> list[Change]:
-        """Commit what of a gateway's controllers is another than at the last time. ``sets`` are those of snapshots.
+        """Commit what of controllers is another than at the last time. ``sets`` are those of snapshots, by gateway.
 
-        With ``check`` nothing is written. Both names become paths, and are refused where they would lead elsewhere.
+        Of the records ``audited``, of an audit log, a commit names the newest one of its controller, unless that is
+        older than the controller's last commit: then somebody else made the change. With ``check`` nothing is written.
+        The names of gateway and controller become paths, and are refused where they would lead elsewhere.
         """
+        found = {
+            self._path(gateway, str(one["controller"])): (gateway, one)
+            for gateway, some in sets.items()
+            for one in some
+        }
         if check and not self._exists:
-            return [_change(gateway, one, {}, _readable(one), reason, rollout) for one in sets]
+            return [_change(gateway, one, {}, reason, rollout) for gateway, one in found.values()]
         self._make_directory()
-        changes = []
         with exclusive(self.directory):
             if not (self.directory / ".git").exists():
                 self._git("init", "--quiet", "--initial-branch=main")
-            for one in sets:
-                path = self._path(gateway, str(one["controller"]))
-                before, after = self._committed(path), _readable(one)
-                if before == after:
-                    continue
-                change = _change(gateway, one, before, after, reason, rollout)
-                changes.append(change)
-                if not check:
-                    write_atomically(self.directory / path, dump_yaml(after))
-                    self._git("add", "--", path)
-                    self._git("commit", "--quiet", "--file=-", "--", path, text=_message(change))
-        return changes
+            committed = self._committed(found)
+            changed = {path: which for path, which in found.items() if committed[path] != _readable(which[1])}
+            records = self._records(audited) if changed else {}
+            changes = {
+                path: _change(gateway, one, committed[path], reason, rollout, records.get(path, ""))
+                for path, (gateway, one) in changed.items()
+            }
+            if not check:
+                files = {path: dump_yaml(_readable(one)).decode() for path, (_gateway, one) in changed.items()}
+                self._commit({path: (_message(change), files[path]) for path, change in changes.items()})
+                if found:  # also those whose commit another run did not outlive
+                    self._git("checkout", "--quiet", "--force", "HEAD", "--", *found)
+        return list(changes.values())
+
+    def _records(self, audited: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+        """By path the number of the audit record that tells of a change since the last commit."""
+        last: dict[str, datetime.datetime] = {}
+        for change in self.changes():
+            last.setdefault(f"{change.gateway}/{change.controller}.yml", datetime.datetime.fromisoformat(change.time))
+        found = {}
+        for record in audited:
+            path = f"{record['where']['gateway']}/{record['where']['controller']}.yml"
+            # Git keeps whole seconds.
+            if path not in last or datetime.datetime.fromisoformat(record["time"]) >= last[path]:
+                found[path] = str(record["seq"])
+        return found
+
+    def _commit(self, commits: Mapping[str, tuple[str, str]]) -> None:
+        """A commit a path, with its message and the file's new content; all of them with one process, or none."""
+        if not commits:
+            return
+        branch = self._git("symbolic-ref", "HEAD").strip()
+        parent = f"from {branch}^0\n" if self._exists else ""
+        stream = ""
+        for path, (message, content) in commits.items():
+            stream += f"commit {branch}\ncommitter {who()} <{who()}> now\n{_data(message)}{parent}"
+            stream += f"M 100644 inline {path}\n{_data(content)}"
+            parent = ""  # each follows the one before
+        self._git("fast-import", "--quiet", "--date-format=now", text=stream)
 
     def changes(
         self, since: str = "", up_to: str = "", gateways: Sequence[str] = (), controllers: Sequence[str] = ()
@@ -112,9 +149,9 @@ class History:
 
     @staticmethod
     def _parsed(fields: Sequence[str]) -> Change:
-        commit, time, name, gateway, controller, reason, rollout, body = fields
+        commit, time, name, gateway, controller, reason, rollout, audit, body = fields
         what = tuple(line for line in body.split("\n\n")[0].splitlines() if line)
-        return Change(gateway, controller, what, reason, rollout, commit, time, name)
+        return Change(gateway, controller, what, reason, rollout, audit, commit, time, name)
 
     @property
     def _exists(self) -> bool:
@@ -135,23 +172,32 @@ class History:
                 )
         return f"{gateway}/{controller}.yml"
 
-    def _committed(self, path: str) -> dict[str, Any]:
-        """What the newest commit says of a controller; empty where it says nothing."""
-        if not self._exists or not self._git("ls-tree", "--name-only", "HEAD", "--", path):
-            return {}
-        data = yaml.safe_load(self._git("show", f"HEAD:{path}"))
-        return data if isinstance(data, dict) else {}
+    def _committed(self, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What the newest commits say of controllers; nothing where they do not know one."""
+        names = list(paths)
+        if not self._exists:
+            return {path: {} for path in names}
+        output = self._git("cat-file", "--batch", text="".join(f"HEAD:{path}\n" for path in names)).encode()
+        found = {}
+        for path in names:
+            head, _end, output = output.partition(b"\n")
+            if head.endswith(b" missing"):
+                found[path] = {}
+                continue
+            size = int(head.rpartition(b" ")[2])
+            data = yaml.safe_load(output[:size])
+            found[path] = data if isinstance(data, dict) else {}
+            output = output[size + 1 :]
+        return found
 
     def _git(self, *arguments: str, text: str = "") -> str:
-        name, _at, host = who().partition("@")
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.directory),  # nobody's settings but the repository's own
             "LC_ALL": "C.UTF-8",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
-            **{f"GIT_{role}_NAME": who() for role in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{role}_EMAIL": f"{name}@{host}" for role in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{role}_{part}": who() for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")},
         }
         try:
             done = subprocess.run(
@@ -206,16 +252,11 @@ def _readable(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _change(
-    gateway: str,
-    content: Mapping[str, Any],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    reason: str,
-    rollout: str,
+    gateway: str, content: Mapping[str, Any], before: Mapping[str, Any], reason: str, rollout: str, audit: str = ""
 ) -> Change:
-    what = tuple(_differences(before, after)) if before else ("first recorded",)
+    what = tuple(_differences(before, _readable(content))) if before else ("first recorded",)
     said = (" ".join(str(redact(text)).split()) for text in (reason, rollout))
-    return Change(gateway, str(content["controller"]), what, *said)
+    return Change(gateway, str(content["controller"]), what, *said, audit)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -237,6 +278,11 @@ def _message(change: Change) -> str:
     subject = f"{place}: {'; '.join(change.what)}"
     if len(subject) > _SUBJECT:
         subject = f"{place}: {len(change.what)} changes"
-    values = (change.gateway, change.controller, change.reason, change.rollout)
+    values = (change.gateway, change.controller, change.reason, change.rollout, change.audit)
     trailers = [f"{name}: {value}" for name, value in zip(_TRAILERS, values, strict=True) if value]
     return "\n".join([subject, "", *change.what, "", *trailers, ""])
+
+
+def _data(text: str) -> str:
+    """A text as git fast-import takes it."""
+    return f"data {len(text.encode())}\n{text}\n"

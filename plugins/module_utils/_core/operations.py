@@ -8,6 +8,7 @@ without asking a device is refused for all controllers before the first byte is 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -241,6 +242,9 @@ def change_firmware(
             failures += 1
             raise
         failures += result["failed"]
+        if not check and result["outcome"] in ("deployed", "restored", "rolled_back"):
+            with contextlib.suppress(CoreError):  # what was proven stays so, though nobody can tell more of it now
+                result["content"] = snapshot.from_line(device, gateway.store)
         return {**result, "image": targets[controller.name].digest}
 
     gateway.prepare(admit)

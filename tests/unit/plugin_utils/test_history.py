@@ -45,8 +45,8 @@ def history(tmp_path: Path) -> History:
 
 
 def test_each_change_is_a_commit_that_says_what_and_why(history: History) -> None:
-    history.record("gateway_a", [content(), content("press_2")], "commissioned")
-    history.record("gateway_a", [content(sonicator1_amplitude=50), content("press_2")], "less\nnoise", "r-1")
+    history.record({"gateway_a": [content(), content("press_2")]}, "commissioned")
+    history.record({"gateway_a": [content(sonicator1_amplitude=50), content("press_2")]}, "less\nnoise", "r-1")
     assert git(history.directory, "log", "--format=%s").splitlines() == [
         "gateway_a/press_1: sonicator1_amplitude: 60 → 50",
         "gateway_a/press_2: first recorded",
@@ -64,26 +64,26 @@ def test_each_change_is_a_commit_that_says_what_and_why(history: History) -> Non
 
 
 def test_what_says_the_same_is_no_change(history: History) -> None:
-    assert len(history.record("gateway_a", [content()], "")) == 1
+    assert len(history.record({"gateway_a": [content()]}, "")) == 1
     later = content() | {"id": "other", "taken": "2026-11-27T10:00:00Z"}
     later["images"] = {**later["images"], "read": "2026-11-27T09:00:00Z"}
-    assert history.record("gateway_a", [later], "again") == []
+    assert history.record({"gateway_a": [later]}, "again") == []
     assert len(history.changes()) == 1
 
 
 def test_check_mode_tells_and_writes_nothing(history: History) -> None:
-    assert [one.what for one in history.record("gateway_a", [content()], "", check=True)] == [("first recorded",)]
+    assert [one.what for one in history.record({"gateway_a": [content()]}, "", check=True)] == [("first recorded",)]
     assert not history.directory.exists()
-    history.record("gateway_a", [content()], "")
-    [told] = history.record("gateway_a", [content(version="1.1.0")], "", check=True)
+    history.record({"gateway_a": [content()]}, "")
+    [told] = history.record({"gateway_a": [content(version="1.1.0")]}, "", check=True)
     assert told.what == ("version: 1.0.0 → 1.1.0",) and told.commit == ""
     assert len(history.changes()) == 1
     assert git(history.directory, "status", "--porcelain") == ""
 
 
 def test_what_was_changed_between_two_dates(history: History) -> None:
-    history.record("gateway_a", [content()], "")
-    history.record("gateway_b", [content("mixer_1")], "")
+    history.record({"gateway_a": [content()]}, "")
+    history.record({"gateway_b": [content("mixer_1")]}, "")
     assert [one.gateway for one in history.changes()] == ["gateway_b", "gateway_a"]
     assert [one.controller for one in history.changes(gateways=["gateway_a"])] == ["press_1"]
     assert [one.controller for one in history.changes(controllers=["mixer_1"])] == ["mixer_1"]
@@ -97,15 +97,15 @@ def test_what_was_changed_between_two_dates(history: History) -> None:
 
 
 def test_many_changes_make_a_short_subject_and_a_whole_body(history: History) -> None:
-    history.record("gateway_a", [content()], "")
+    history.record({"gateway_a": [content()]}, "")
     many = {f"sonicator{number}_amplitude": 20 + number for number in range(1, 5)}
-    history.record("gateway_a", [content(**many, start_inhibit_mask=["sonicator1"])], "")
+    history.record({"gateway_a": [content(**many, start_inhibit_mask=["sonicator1"])]}, "")
     assert git(history.directory, "log", "-1", "--format=%s") == "gateway_a/press_1: 5 changes\n"
     assert "start_inhibit_mask: [] → ['sonicator1']" in history.changes()[0].what
 
 
 def test_no_secret_comes_into_it(history: History) -> None:
-    history.record("gateway_a", [content(api_password="canary-1")], "token=canary-2")
+    history.record({"gateway_a": [content(api_password="canary-1")]}, "token=canary-2")
     everything = git(history.directory, "log", "--patch")
     assert "canary" not in everything
     assert (history.directory.stat().st_mode & 0o077) == 0
@@ -114,33 +114,57 @@ def test_no_secret_comes_into_it(history: History) -> None:
 @pytest.mark.parametrize("name", ["../press", "a/b", "", ".git", "-x", "a\nb"])
 def test_a_name_that_leads_elsewhere_is_refused(history: History, name: str) -> None:
     with pytest.raises(HistoryError, match="cannot be the name of a file"):
-        history.record(name, [content()], "")
+        history.record({name: [content()]}, "")
     with pytest.raises(HistoryError, match="cannot be the name of a file"):
-        history.record("gateway_a", [content(name)], "")
+        history.record({"gateway_a": [content(name)]}, "")
     assert history.changes() == []
 
 
 def test_a_run_that_was_cut_off_is_made_up_for(history: History) -> None:
     """Between the file and its commit."""
-    history.record("gateway_a", [content()], "")
+    history.record({"gateway_a": [content()]}, "")
     path = history.directory / "gateway_a/press_1.yml"
     path.write_text(path.read_text().replace("60", "50"))
     git(history.directory, "add", ".")
-    [change] = history.record("gateway_a", [content(sonicator1_amplitude=50)], "again")
+    [change] = history.record({"gateway_a": [content(sonicator1_amplitude=50)]}, "again")
     assert change.what == ("sonicator1_amplitude: 60 → 50",)
     assert history.changes()[0].reason == "again"
     assert git(history.directory, "status", "--porcelain") == ""
 
 
+def test_a_file_that_was_left_behind_by_its_commit_follows(history: History) -> None:
+    history.record({"gateway_a": [content()]}, "")
+    path = history.directory / "gateway_a/press_1.yml"
+    path.unlink()
+    assert history.record({"gateway_a": [content()]}, "again") == []
+    assert yaml.safe_load(path.read_text())["settings"]["sonicator1_amplitude"] == 60
+
+
+def test_a_change_names_its_audit_record(history: History) -> None:
+    def record(seq: int, controller: str, after: datetime.timedelta) -> dict[str, Any]:
+        moment = datetime.datetime.now(datetime.UTC) + after
+        where = {"gateway": "gateway_a", "controller": controller, "line": None, "unit": None}
+        return {"seq": seq, "time": moment.isoformat(), "where": where}
+
+    hour = datetime.timedelta(hours=1)
+    sets = [content(), content("press_2")]
+    history.record({"gateway_a": sets}, "", audited=[record(3, "press_1", -hour), record(4, "press_1", -hour)])
+    assert {one.controller: one.audit for one in history.changes()} == {"press_1": "4", "press_2": ""}
+    older = [record(4, "press_1", -hour), record(5, "press_2", hour)]
+    thinner = [content(sonicator1_amplitude=50), content("press_2", sonicator1_amplitude=50)]
+    told = history.record({"gateway_a": thinner}, "", audited=older)
+    assert {one.controller: one.audit for one in told} == {"press_1": "", "press_2": "5"}, "nobody here changed press_1"
+
+
 def test_two_runs_at_once_lose_nothing(history: History) -> None:
     with ThreadPoolExecutor(4) as pool:
-        for number in range(8):
-            pool.submit(history.record, f"gateway_{number}", [content()], "")
+        runs = [pool.submit(history.record, {f"gateway_{number}": [content()]}, "") for number in range(8)]
+    assert [len(run.result()) for run in runs] == [1] * 8
     assert {one.gateway for one in history.changes()} == {f"gateway_{number}" for number in range(8)}
 
 
 def test_a_repository_that_is_damaged_says_so(history: History) -> None:
-    history.record("gateway_a", [content()], "")
+    history.record({"gateway_a": [content()]}, "")
     (history.directory / ".git/HEAD").write_text("nonsense")
     with pytest.raises(HistoryError, match=r"history .*: git .*; mend that, then run again"):
-        history.record("gateway_a", [content(sonicator1_amplitude=50)], "")
+        history.record({"gateway_a": [content(sonicator1_amplitude=50)]}, "")
