@@ -34,11 +34,17 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
 
         shown = site.play("history").result("history")["msg"].splitlines()
         assert len(shown) == 4 and "gateway_a/press_1: sonicator1_amplitude: " in shown[0]
-        assert shown[0].endswith("thicker parts") and "@" in shown[0]
+        assert ", thicker parts, audit record " in shown[0] and "@" in shown[0]
         assert (
             site.play("history", history_controllers=["mixer_1"])
             .result("history")["msg"]
             .endswith("first recorded, commissioned")
         )
+
+        for playbook, what in (("deploy", "version: 1.0.0 → 1.1.0"), ("rollback", "version: 1.1.0 → 1.0.0")):
+            site.play(playbook, **(thicker if playbook == "rollback" else thicker | {"firmware_version": "1.1.0"}))
+            newest = site.play("history").result("history")["changes"][0]
+            assert newest["controller"] == "press_1" and what in newest["what"], newest
+            assert newest["rollout"] and newest["audit"] and newest["reason"] == "thicker parts", newest
         assert site.play("history", history_until="2026-01-01").result("history")["msg"] == "no changes"
         assert "expected a moment such as 2026-11-01" in site.play("history", code=2, history_since="last week").output
