@@ -108,6 +108,8 @@ class History:
             last.setdefault(f"{change.gateway}/{change.controller}.yml", datetime.datetime.fromisoformat(change.time))
         found = {}
         for record in audited:
+            if record["what"] == "snapshot":  # which changes nothing, but finds what has changed
+                continue
             path = f"{record['where']['gateway']}/{record['where']['controller']}.yml"
             # Git keeps whole seconds.
             if path not in last or datetime.datetime.fromisoformat(record["time"]) >= last[path]:

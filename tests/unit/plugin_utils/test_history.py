@@ -141,16 +141,16 @@ def test_a_file_that_was_left_behind_by_its_commit_follows(history: History) -> 
 
 
 def test_a_change_names_its_audit_record(history: History) -> None:
-    def record(seq: int, controller: str, after: datetime.timedelta) -> dict[str, Any]:
+    def record(seq: int, controller: str, after: datetime.timedelta, what: str = "flash") -> dict[str, Any]:
         moment = datetime.datetime.now(datetime.UTC) + after
         where = {"gateway": "gateway_a", "controller": controller, "line": None, "unit": None}
-        return {"seq": seq, "time": moment.isoformat(), "where": where}
+        return {"seq": seq, "time": moment.isoformat(), "where": where, "what": what}
 
     hour = datetime.timedelta(hours=1)
     sets = [content(), content("press_2")]
     history.record({"gateway_a": sets}, "", audited=[record(3, "press_1", -hour), record(4, "press_1", -hour)])
     assert {one.controller: one.audit for one in history.changes()} == {"press_1": "4", "press_2": ""}
-    older = [record(4, "press_1", -hour), record(5, "press_2", hour)]
+    older = [record(4, "press_1", -hour), record(5, "press_2", hour), record(6, "press_1", hour, "snapshot")]
     thinner = [content(sonicator1_amplitude=50), content("press_2", sonicator1_amplitude=50)]
     told = history.record({"gateway_a": thinner}, "", audited=older)
     assert {one.controller: one.audit for one in told} == {"press_1": "", "press_2": "5"}, "nobody here changed press_1"
