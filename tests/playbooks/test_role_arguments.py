@@ -111,7 +111,7 @@ def test_an_entry_point_takes_what_its_tasks_use() -> None:
 
 
 def tasks(file: str, seen: set[str]) -> str:
-    """The text of a file of tasks and of all that it includes."""
+    """The text of a file of tasks and of all that it includes, as tasks or as a role of its own."""
     if file in seen:
         return ""
     seen.add(file)
@@ -119,6 +119,7 @@ def tasks(file: str, seen: set[str]) -> str:
     named = [
         name for line in re.findall(r"(?:include|import)_tasks: (.*)", text) for name in re.findall(r"\w+\.yml", line)
     ]
+    named += [f"{name}.yml" for name in re.findall(r"tasks_from: (\w+)", text)]
     return text + "".join(tasks(one, seen) for one in named)
 
 
