@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import image
+from .child import tied
 from .errors import CoreError, MissingPackage, PortMissing
 from .lock import PortLock, missing_port
 from .profile import Part
@@ -157,9 +158,8 @@ class Programmer:
         part = self.part
         command = ["avrdude", *self._programmer_type(), "-p", part.avrdude, "-P", self.port]
         command += ["-b", str(part.programmer_baudrate), *operations]
-        # With the death signal a killed run takes its avrdude along.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
-            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            tied(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -15,13 +15,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .backup_set import BackupError
+from .child import tied
 from .errors import MissingPackage
 from .events import redact
 
@@ -46,12 +46,6 @@ _REMEDIES = (
     ("ciphertext verification failed", "what is stored there is damaged; take another target's copy"),
 )
 _LONGEST_REASON = 300
-# With the death signal a killed run takes its restic along, and one that is killed before that starts none. setpriv
-# would not do in a service without privileges.
-_TIED_TO_US = (
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9);"
-    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
-)
 
 
 class TargetError(BackupError):
@@ -187,10 +181,7 @@ class Restic:
         self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
     ) -> str:
         target = self.target
-        command = [
-            *(sys.executable, "-I", "-c", _TIED_TO_US, str(os.getpid()), "restic"),
-            *("--cache-dir", str(self._cache), "--quiet", *target.options, *arguments),
-        ]
+        command = ["restic", "--cache-dir", str(self._cache), "--quiet", *target.options, *arguments]
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "LC_ALL": "C.UTF-8",
@@ -203,7 +194,7 @@ class Restic:
         if shutil.which("restic", path=environment["PATH"]) is None:
             raise MissingPackage("the program restic is missing; install the Debian package restic")
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
-            command,
+            tied(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
