@@ -85,15 +85,15 @@ class ActionModule(ActionBase):
                 gateway: [one for one in settled if f"{gateway}/{one['name']}" not in kept.members]
                 for gateway, settled in unchanged.items()
             }
-            return {**answer, "plan": describe(kept), "rounds": kept.rounds, "msg": f"rollout {rollout_id} goes on"}
+            return {**answer, "plan": describe(kept), "msg": f"rollout {rollout_id} goes on"}
         if not pending:
-            return {**answer, "plan": "", "rounds": 0, "msg": "there is nothing to do"}
+            return {**answer, "plan": "", "msg": "there is nothing to do"}
         drawn = rollout_run.draw_up(entries, pending, options["policy"])
         if not self._task.check_mode:
             rollout_run.begin(state, options["what"], drawn)
             self._record(state, "rollout_start", f"{options['what']}, plan {drawn.digest}")
         told = f"rollout {rollout_id} of {len(drawn.members)} controllers"
-        return {**answer, "plan": describe(drawn), "rounds": drawn.rounds, "msg": told}
+        return {**answer, "plan": describe(drawn), "msg": told}
 
     def _next(self, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
         run = rollout_run.Run(RolloutState(options["directory"], options["id"]), self._display.display)
@@ -118,6 +118,7 @@ class ActionModule(ActionBase):
             "id": options["id"],
             "do": step.do,
             "controllers": {gateway: list(names) for gateway, names in step.controllers.items()},
+            "gateways": list(step.gateways),
             "undo": step.undo,
             "wave": step.wave,
             "approval": step.approval,

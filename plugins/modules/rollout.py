@@ -57,7 +57,7 @@ options:
   gateways:
     description:
       - The hosts of the play, with O(operation=plan).
-      - Those that measured or worked just now, with O(operation=next).
+      - With O(operation=next) those that have worked, or that could measure and can work now.
     type: list
     elements: str
     default: []
@@ -131,10 +131,6 @@ plan:
   description: The plan as text, empty where there is nothing to do.
   returned: with O(operation=plan) and O(operation=show)
   type: str
-rounds:
-  description: How often controllers are measured and worked on where all goes as planned.
-  returned: with O(operation=plan)
-  type: int
 unchanged:
   description: Controllers by gateway that have nothing to be done, each with C(name) and C(msg).
   returned: with O(operation=plan)
@@ -147,6 +143,11 @@ controllers:
   description: Names of the controllers to measure or to work on, by gateway.
   returned: with O(operation=next)
   type: dict
+gateways:
+  description: What has a part in the measurement, or in the work that it may lead to, with RV(do=measure).
+  returned: with O(operation=next)
+  type: list
+  elements: str
 undo:
   description: Whether these go back to the set of before, since the rollout was aborted.
   returned: with O(operation=next)

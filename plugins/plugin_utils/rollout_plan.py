@@ -479,11 +479,6 @@ class Plan:
         """All members by id, in the order of the plan."""
         return {member.id: member for wave in self.waves for step in wave for member in step}
 
-    @property
-    def rounds(self) -> int:
-        """How often members are measured and worked on as planned: before each step, and once after the last."""
-        return sum(len(wave) for wave in self.waves) + 1
-
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, the same for the same plan."""

@@ -55,7 +55,8 @@ class Next:
     """What the playbook has to do: ``work`` on or ``measure`` these controllers of gateways, ask for ``approval``, or
     ``end``.
 
-    ``undo``: the members go back to the set of before. ``approval`` is who approved the wave, where that was needed.
+    ``gateways`` have a part in what comes: in the measurement, or in the work that it may lead to. ``undo``: the
+    members go back to the set of before. ``approval`` is who approved the wave, where that was needed.
     """
 
     do: str
@@ -65,6 +66,7 @@ class Next:
     wave: int = 0
     failed: bool = False
     approval: str = ""
+    gateways: Collection[str] = ()
 
 
 def draw_up(entries: Iterable[Mapping[str, Any]], pending: Collection[str], policy: Any) -> Plan:
@@ -224,7 +226,8 @@ class Run:
     ) -> Next:
         """What comes now. Waits for windows, soak, pauses and approvals.
 
-        ``measured`` are the results of firmware_info by gateway where the controllers were asked just now, else None.
+        ``measured`` are the results of firmware_info where the controllers were asked just now, else None; by gateway,
+        of all that can begin to work now.
         """
         began = time.monotonic()
         said = ("", -_REMIND)
@@ -235,12 +238,14 @@ class Run:
             if decision.action in (Action.START, Action.ROLL_BACK, Action.FINISHED):
                 proven = self._to_prove(told, decision)
                 if (proven or decision.members) and (measured is None or time.monotonic() - began > _FRESH):
-                    return Next("measure", "", self._to_measure(told, decision, proven))
+                    return self._measure(told, decision, proven)
                 if measured is not None and self._note_regressions(proven, measured):
                     continue
                 decision = self._decide(told, measured or {})
                 if decision.action is Action.WAIT:  # a cell is short of controllers, and patience is allowed
                     measured = None
+                elif measured is not None and any(member.gateway not in measured for member in decision.members):
+                    return self._measure(told, decision, proven)
             if decision.action is Action.APPROVE:
                 if approved == "all" or decision.wave in approved:
                     self.approve(decision.wave)
@@ -317,16 +322,17 @@ class Run:
         members = [member.id for step in self.plan.waves[wave - 1] for member in step]
         return [one for one in members if told.rollout.status[one] is Status.DONE]
 
-    def _to_measure(self, told: Story, decision: Decision, proven: Iterable[str]) -> dict[str, list[str]]:
+    def _measure(self, told: Story, decision: Decision, proven: Iterable[str]) -> Next:
         """What the last wave deployed, and all controllers of the cells that what is left of this one takes from."""
         wave = self.plan.waves[decision.wave - 1] if decision.members else ()
         left = [one for step in wave for one in step if told.rollout.status[one.id] is Status.PENDING]
-        cells = {member.cell for member in (*left, *decision.members) if member.cell is not None}
+        begun = [*left, *decision.members]
+        cells = {member.cell for member in begun if member.cell is not None}
         wanted: dict[str, list[str]] = defaultdict(list)
         for identity in sorted({*proven, *(one for cell in cells for one in self.plan.cells[cell].controllers)}):
             gateway, _slash, name = identity.rpartition("/")
             wanted[gateway].append(name)
-        return dict(wanted)
+        return Next("measure", "", dict(wanted), gateways=sorted({*wanted, *(member.gateway for member in begun)}))
 
     def _note_regressions(self, proven: Iterable[str], measured: Mapping[str, Result]) -> bool:
         """Whether something that was deployed is not healthy any more; it has failed then."""

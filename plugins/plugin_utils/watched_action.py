@@ -40,6 +40,8 @@ _SHOWN = {
 _LATER = ("saved", "written", "compare", "release")
 # What separates the parts of a gateway's answer, and what shows that it is whole.
 _PART, _END = "\x01", "\x02"
+# Of what Ansible puts into a result and alone can read; all else is as plain as a module of ours makes it.
+_TYPED = "__ansible_type"
 _T = TypeVar("_T")
 
 
@@ -61,12 +63,13 @@ class WatchedActionModule(ActionModule):
         if job.get("failed") or "results_file" not in job:
             return job
         results_file = str(job["results_file"])
-        finished = self._watch(results_file, progress, str(task_vars.get("inventory_hostname", "")))
-        if finished:
-            status = {"jid": str(job["ansible_job_id"]), "_async_dir": posixpath.dirname(results_file)}
-            result = self._in_reach(
-                lambda: self._execute_module("ansible.legacy.async_status", module_args=status, task_vars=task_vars)
-            )
+        result = self._watch(results_file, progress, str(task_vars.get("inventory_hostname", "")))
+        if result is not None:
+            if _TYPED in json.dumps(result):
+                status = {"jid": str(job["ansible_job_id"]), "_async_dir": posixpath.dirname(results_file)}
+                result = self._in_reach(
+                    lambda: self._execute_module("ansible.legacy.async_status", module_args=status, task_vars=task_vars)
+                )
             for key in ("ansible_job_id", "finished", "started", "results_file"):
                 result.pop(key, None)
         else:
@@ -80,8 +83,8 @@ class WatchedActionModule(ActionModule):
             self._command(f"rm -f {' '.join(map(shlex.quote, (results_file, progress, f'{progress}.stop')))}")
         return dict(result)
 
-    def _watch(self, results_file: str, progress: str, host: str) -> bool:
-        """Until the run has ended; whether it has left a result."""
+    def _watch(self, results_file: str, progress: str, host: str) -> dict[str, Any] | None:
+        """Until the run has ended; its result, if it has left one."""
         read = 0
         seen_alive = False
         seen_dead = 0
@@ -91,14 +94,14 @@ class WatchedActionModule(ActionModule):
             read += len(look.told.encode())
             for entry in look.entries:
                 self._told(host, entry)
-            if look.finished:
-                return True
+            if look.result is not None:
+                return look.result
             seen_alive = seen_alive or look.alive
             # Between its end and its result, and before its beginning, a run holds no lock either.
             lately = not seen_alive and time.monotonic() - started < _START_DEADLINE
             seen_dead = 0 if look.alive or lately else seen_dead + 1
             if seen_dead > 3:
-                return False
+                return None
             self._between_looks(progress)
             time.sleep(_POLL)
 
@@ -108,7 +111,7 @@ class WatchedActionModule(ActionModule):
             f"cat {results} 2>/dev/null; printf '{_PART}'; tail -c +{read + 1} {file} 2>/dev/null; printf '{_PART}'; "
             f"[ -e {file} ] && ! flock -n {file} true && echo alive"
         ).split(_PART)
-        return _Look(_has_ended(result), told[: told.rfind("\n") + 1], bool(alive.strip()))
+        return _Look(_ended(result), told[: told.rfind("\n") + 1], bool(alive.strip()))
 
     def _command(self, script: str) -> str:
         """What a script prints on the gateway."""
@@ -165,7 +168,7 @@ class WatchedActionModule(ActionModule):
 
 @dataclass(frozen=True)
 class _Look:
-    finished: bool
+    result: dict[str, Any] | None
     told: str
     alive: bool
 
@@ -175,10 +178,10 @@ class _Look:
             yield json.loads(line)
 
 
-def _has_ended(result: str) -> bool:
-    """The file of the result holds a note that it has started until the result replaces it."""
+def _ended(text: str) -> dict[str, Any] | None:
+    """The result in the file of that name, which holds a note that the run has started until then."""
     try:
-        data = json.loads(result)
+        data: dict[str, Any] = json.loads(text)
     except ValueError:
-        return False
-    return "started" not in data or bool(data.get("finished"))
+        return None
+    return None if "started" in data and not data.get("finished") else data
