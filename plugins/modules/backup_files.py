@@ -237,10 +237,10 @@ def _keep(module: AnsibleModule) -> dict[str, Any]:
     if module.check_mode:
         return answer
     _done, problems = backup.prepare(configuration)
-    manifest, others = backup.run(None, configuration)
-    if problems or others:
-        raise CoreError("; ".join(dict.fromkeys([*problems, *others])))
-    return {**answer, "set": manifest.id}
+    taken = backup.run(None, configuration)
+    if problems or taken.problems:
+        raise CoreError("; ".join(dict.fromkeys([*problems, *taken.problems])))
+    return {**answer, "set": taken.manifest.id}
 
 
 def _fetch(module: AnsibleModule) -> dict[str, Any]:

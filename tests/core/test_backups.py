@@ -68,8 +68,8 @@ class Place:
         return settings.load(path)
 
     def run(self) -> tuple[str, list[str]]:
-        manifest, problems = backup.run(self.settings(), self.configuration)
-        return manifest.id, problems
+        taken = backup.run(self.settings(), self.configuration)
+        return taken.manifest.id, list(taken.problems)
 
     def ids(self, name: str) -> list[str]:
         """The sets that a target has."""

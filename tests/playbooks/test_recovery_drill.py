@@ -10,66 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _core import backup, settings
-from _core.backup import Configuration
+from _core import backup
 from _core.restic import Restic, Target
 from support.ansible import VirtualSite
-from support.profiles import mapping
+from support.backups import PASSWORD, QUESTIONS, RECOVERY, Backups
 from support.runbooks import commands
 from support.virtual import Board
 
 GATEWAYS = {"gateway_a": [[Board("press_1"), Board("press_2", 3)]], "gateway_b": [[Board("mixer_1")]]}
-PASSWORD, RECOVERY = "canary.of-the-repository", "canary.of-the-recovery"
-
-
-class Backups:
-    """Of a site's gateways, each in two places of its own, taken by the program that gateways run."""
-
-    def __init__(self, site: VirtualSite, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = {name: question for name, question in backup.QUESTIONS.items() if question[0] in ("cat", "uname")}
-        monkeypatch.setattr(backup, "QUESTIONS", asked)
-        self.site = site
-        for gateway in site.controllers:
-            for target in self.targets(gateway):
-                self.configuration(gateway).restic(target).create()
-
-    def place(self, gateway: str, name: str) -> Path:
-        return self.site.directory / "targets" / name / gateway
-
-    def targets(self, gateway: str) -> list[Target]:
-        return [Target(name, str(self.place(gateway, name)), PASSWORD, RECOVERY) for name in ("vault", "hall")]
-
-    def configuration(self, gateway: str) -> Configuration:
-        place = self.site.state(gateway, "backup")
-        return Configuration(gateway, place, [], [], self.targets(gateway), None, 3600.0, {})
-
-    def take(self, gateway: str) -> str:
-        entries = [{"profile": "multi_sonicator_io", **one} for one in self.site.controllers[gateway]]
-        places = {
-            "state_directory": str(self.site.state(gateway)),
-            "lock_directory": str(self.site.directory / gateway),
-        }
-        file = self.site.directory / f"{gateway}.json"
-        file.write_bytes(
-            settings.dump({"controllers": entries, "profiles": {"multi_sonicator_io": mapping()}, **places})
-        )
-        manifest, problems = backup.run(settings.load(file), self.configuration(gateway))
-        assert problems == []
-        return manifest.id
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[VirtualSite]:
     with VirtualSite(tmp_path, GATEWAYS) as running:
-        place = str(tmp_path / "targets")
         running.variables |= {
-            "backup_targets": [
-                {"name": "vault", "repository": place + "/vault/{{ inventory_hostname }}"},
-                {"name": "hall", "repository": place + "/hall/{{ inventory_hostname }}", "offsite": True},
-            ],
-            "backup_state_directory": str(tmp_path / "{{ inventory_hostname }}/state"),
-            "backup_password": PASSWORD,
-            "backup_recovery_password": RECOVERY,
             "recovery_drill_sample": 0,
             "recovery_drill_soak": 0.3,
             "recovery_drill_metrics_directory": str(tmp_path / "metrics"),
@@ -85,7 +39,8 @@ def results(site: VirtualSite) -> list[dict[str, Any]]:
 def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     site: VirtualSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Backups(site, monkeypatch)
+    monkeypatch.setattr(backup, "QUESTIONS", QUESTIONS)
+    kept = Backups(site)
     site.play("snapshot", controllers_read_chip=True)
     sets = {gateway: kept.take(gateway) for gateway in site.controllers}
 

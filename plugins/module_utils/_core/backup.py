@@ -4,7 +4,8 @@
 
 It reads the line only. What it was last read from a chip belongs to the set, together with when that was. One target
 that cannot be reached, or one controller that is silent, keeps nothing else from being stored; the run has failed all
-the same, and that is said until one succeeds: in ``status.json``, in the metrics, and by its exit code.
+the same, and that is said until one succeeds: in ``status.json``, in the metrics, and by its exit code, which is 1 then
+and 2 where no target has the set.
 """
 
 from __future__ import annotations
@@ -186,8 +187,17 @@ def _answer(command: Sequence[str]) -> bytes:
 # The program
 
 
-def run(settings: Settings | None, configuration: Configuration) -> tuple[Manifest, list[str]]:
-    """Take a set and store it in each target; returns it and what went wrong. CoreError where none could be taken.
+@dataclass(frozen=True)
+class Taken:
+    """A set that was taken, what went wrong, and in which targets it is."""
+
+    manifest: Manifest
+    problems: Sequence[str]
+    targets: Sequence[str]
+
+
+def run(settings: Settings | None, configuration: Configuration) -> Taken:
+    """Take a set and store it in each target. CoreError where none could be taken.
 
     Without settings of controllers it consists of files alone.
     """
@@ -211,7 +221,8 @@ def run(settings: Settings | None, configuration: Configuration) -> tuple[Manife
                 failures[target.name] = str(error)
         shutil.rmtree(directory)  # keys lie in it
         status.note(manifest, problems, failures)
-    return manifest, [*problems, *(error for error in failures.values() if error)]
+    errors = [error for error in failures.values() if error]
+    return Taken(manifest, [*problems, *errors], [name for name, error in failures.items() if not error])
 
 
 @contextlib.contextmanager
@@ -254,16 +265,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for problem in problems:
                 complain(f"backup: {problem}")
             return int(bool(problems))
-        manifest, problems = run(load(given.settings), configuration)
+        taken = run(load(given.settings), configuration)
     except (CoreError, OSError) as error:
         complain(f"backup: {error}")
         if given.verb == "run":
             events.send([events.Event(what="backup", result="failed", message=str(error))])
         return 2
-    for problem in problems:
+    for problem in taken.problems:
         complain(f"backup: {problem}")
-    told = f"set {manifest.id}, {len(manifest.files)} files, {manifest.size} bytes"
+    told = f"set {taken.manifest.id}, {len(taken.manifest.files)} files, {taken.manifest.size} bytes"
     say(told)
-    result = "failed" if problems else "changed"
-    events.send([events.Event(what="backup", result=result, message="; ".join([told, *problems]))])
-    return 1 if problems else 0
+    result = "failed" if taken.problems else "changed"
+    events.send([events.Event(what="backup", result=result, message="; ".join([told, *taken.problems]))])
+    return 0 if not taken.problems else 1 if taken.targets else 2
