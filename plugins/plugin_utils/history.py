@@ -101,6 +101,11 @@ class History:
                     self._git("checkout", "--quiet", "--force", "HEAD", "--", *found)
         return list(changes.values())
 
+    def last(self, controllers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+        """What was recorded last of controllers, each a gateway and a name; those that are not known are left out."""
+        paths = {self._path(*one): one for one in controllers}
+        return {paths[path]: content for path, content in self._committed(paths).items() if content}
+
     def _records(self, audited: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """By path the number of the audit record that tells of a change since the last commit."""
         last: dict[str, datetime.datetime] = {}
@@ -180,7 +185,7 @@ class History:
         if not self._exists:
             return {path: {} for path in names}
         output = self._git("cat-file", "--batch", text="".join(f"HEAD:{path}\n" for path in names)).encode()
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for path in names:
             head, _end, output = output.partition(b"\n")
             if head.endswith(b" missing"):
@@ -257,8 +262,8 @@ def _change(
     gateway: str, content: Mapping[str, Any], before: Mapping[str, Any], reason: str, rollout: str, audit: str = ""
 ) -> Change:
     what = tuple(_differences(before, _readable(content))) if before else ("first recorded",)
-    said = (" ".join(str(redact(text)).split()) for text in (reason, rollout))
-    return Change(gateway, str(content["controller"]), what, *said, audit)
+    why, of = (" ".join(str(redact(text)).split()) for text in (reason, rollout))
+    return Change(gateway, str(content["controller"]), what, why, of, audit)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

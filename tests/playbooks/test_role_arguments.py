@@ -14,7 +14,7 @@ from support.ansible import COLLECTION, Control
 from support.virtual import REPOSITORY
 
 ROLE = REPOSITORY / "roles/controllers"
-ENTRY_POINTS = ("approve", "configure", "deploy", "main", "restore", "rollback", "snapshot", "status")
+ENTRY_POINTS = ("approve", "configure", "deploy", "drift", "main", "restore", "rollback", "snapshot", "status")
 # What a rollout takes for releases only; rollback has one to a set.
 FOR_RELEASES = {
     f"controllers_{name}"
