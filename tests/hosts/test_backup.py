@@ -13,6 +13,7 @@ from typing import Any
 
 import fleet as hosts
 import pytest
+from support.ansible import VirtualSite
 from support.hosts import CONTROLLERS, LINE, PASSPHRASE, HostSite, changes
 
 GATEWAY, VAULT = "gateway1", "vault1"
@@ -27,6 +28,7 @@ POINT = "sonicator1_amplitude"
 BEFORE = ["certificates.json", "gateway.json", "tls"]
 UNIT = "multi-sonicator-backup.service"
 START = f"sudo systemctl start {UNIT}"
+LOCK = "/var/lib/multi_sonicator/backup/lock"
 STATUS = "/var/lib/multi_sonicator/backup/status.json"
 METRICS = "/var/lib/multi_sonicator/metrics/multi_sonicator_backup.prom"
 # A program on the gateway that works with the targets as the backup's own does.
@@ -245,8 +247,7 @@ def test_a_target_that_is_away_is_told_until_it_is_back(site: HostSite) -> None:
 
 def test_a_run_that_came_to_nothing_says_why(site: HostSite) -> None:
     """Not what the last one that came to something had to say."""
-    lock = "/var/lib/multi_sonicator/backup/lock"
-    site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {lock} sleep 300")
+    site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {LOCK} sleep 300")
     assert "another backup is being taken" in site.play("backup", code=2, backup_now=True)
     site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
     refused = site.play("backup", code=2, backup_targets=[{"name": "nowhere", "server": VAULT}])
@@ -280,6 +281,44 @@ def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
     assert "in vault and hall" in site.follow("restore_gateway", 2, **names)
     assert not status(site)["failed"]
     assert set(changes(site.play("restore", scope="gateway", recovery_set=kept)).values()) == {0}
+
+
+def test_the_whole_site_comes_back(site: HostSite) -> None:
+    """The same for all gateways, with the boards that are new; what was not lost is left as it is."""
+    names = {"gateways": GATEWAY, "backup_servers": VAULT}
+    site.variables["recovery_controllers"] = ["mixer_1"]
+    site.follow("restore_site", 0, **names)
+    output = site.follow("restore_site", 1, **names)
+    assert "mixer_1: " in output and "recovery time" in output and "LAST CHANGE" in output
+    assert site.follow("restore_site", 2, **names)
+    del site.variables["recovery_controllers"]
+
+
+def test_a_deployment_takes_one_first(site: HostSite) -> None:
+    """And begins nothing where no target gets it."""
+    wanted = {
+        "firmware_version": "1.0.0",
+        "controllers_releases": [VirtualSite.release("1.0.0")],
+        "controllers_allow_unsigned": True,
+    }
+    before = status(site)["set"]
+    site.play("deploy", "--check", **wanted)
+    assert status(site)["set"] == before
+    site.play("deploy", **wanted)
+    first = status(site)["set"]
+    assert first != before
+    site.fleet.ssh(VAULT, "sudo systemctl stop multi-sonicator-backup-server")
+    output = " ".join(site.play("deploy", **wanted).split())
+    assert "the backup is not whole: backup: backup target vault" in output and "mixer_1: " in output
+    assert status(site)["targets"]["hall"]["set"] != first
+    site.fleet.ssh(VAULT, "sudo systemctl start multi-sonicator-backup-server")
+    site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {LOCK} sleep 300")
+    output = " ".join(site.play("deploy", code=2, **wanted).split())
+    assert f"{GATEWAY}: backup: another backup is being taken" in output and "Nothing was begun" in output
+    assert "mixer_1: " not in output
+    assert "mixer_1: " in site.play("deploy", backup_before_deployment=False, **wanted)
+    site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
+    site.fleet.ssh(GATEWAY, START)
 
 
 def test_secrets_are_for_root_alone(site: HostSite) -> None:

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from support.runbooks import commands
 from support.virtual import Board
 
 INVENTORY, KEY = "gateways: {hosts: {hall_a: {}}}\n", "canary of the authority's key\n"
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
 PASSWORDS = {"control_node": "canary.of-the-site", "authority": "canary.of-the-safe"}
 
 
@@ -76,3 +81,33 @@ def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> No
         wrong = [{**entry, "files": [*entry["files"], str(tmp_path / "nowhere")]}]
         refused = site.play("backup_control_node", code=2, backup_control_sets=wrong).output
         assert "nowhere: not there; correct files, nothing was stored" in " ".join(refused.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else")
+def test_nobody_else_reads_what_is_kept(kept: dict[str, Any], open_place: Path) -> None:
+    """Where the directory itself lets everybody in: backups, what belongs to them, and what comes back."""
+    with VirtualSite(open_place / "x", {"gateway": [[Board("press")]]}) as site:
+        for entry in kept["backup_control_sets"]:
+            for target in entry["targets"]:
+                target["repository"] = str(open_place / target["name"] / entry["name"])
+        state, into = open_place / "state", open_place / "back"
+        site.play("backup_control_node", backup_control_directory=str(state), **kept)
+        site.play("restore", scope="control_node", recovery_into=str(into), **kept)
+        for place in (open_place / "vault", open_place / "stick", state, into):
+            files = [path for path in place.rglob("*") if path.is_file()]
+            assert files, place
+            found = subprocess.run(
+                [*NOBODY, "find", str(place), "-type", "f", "-readable"], capture_output=True, text=True, check=False
+            )
+            assert found.stdout == "", f"{place} is to be read by everybody"
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that everybody can enter, other than pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        place.joinpath("x").mkdir()
+        assert subprocess.run([*NOBODY, "ls", name], check=False, capture_output=True).returncode == 0
+        yield place
