@@ -98,6 +98,11 @@ options:
     description: After how many seconds without a backup one is missing, for what is noted of the last run.
     type: float
     default: 93600
+  metrics:
+    description:
+      - Directory of the textfile collector of Prometheus' node-exporter, for how old the backups are; nowhere when not
+        given. With O(operation=keep).
+    type: path
   set:
     description: With V(fetch) the id of the set, or V(latest).
     type: str
@@ -197,6 +202,7 @@ def main() -> None:
             "kept": {"type": "dict", "default": {}},
             "directory": {"type": "path"},
             "interval": {"type": "float", "default": 93600.0},
+            "metrics": {"type": "path"},
             "set": {"type": "str", "default": "latest"},
             "backup_target": {"type": "str"},
             "into": {"type": "path"},
@@ -223,7 +229,7 @@ def _configuration(module: AnsibleModule) -> Configuration:
         [Path(one) for one in params["files"]],
         [Path(one) for one in params["excluded"]],
         [Target(**one) for one in params["targets"]],
-        None,
+        Path(params["metrics"]) if params["metrics"] else None,
         params["interval"],
         {str(period): int(count) for period, count in params["kept"].items()},
     )

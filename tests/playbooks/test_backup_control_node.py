@@ -45,7 +45,11 @@ def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> No
     with VirtualSite(tmp_path / "x", {"gateway": [[Board("press")]]}) as site:
         site.play("backup_control_node", check=True, **kept)
         assert not (tmp_path / "vault").exists()
-        output = site.play("backup_control_node", **kept).output
+        metrics = tmp_path / "metrics"
+        output = site.play("backup_control_node", backup_control_metrics_directory=str(metrics), **kept).output
+        for name in PASSWORDS:
+            told = (metrics / f"multi_sonicator_backup_{name}.prom").read_text()
+            assert f'multi_sonicator_backup_target_failed{{set="{name}",target="vault"}} 0.0' in told
         stored = b"".join(path.read_bytes() for path in tmp_path.glob("vault/**/*") if path.is_file())
         assert b"canary" not in stored and "canary" not in output and len(stored) > 1000
 

@@ -202,7 +202,8 @@ def run(settings: Settings | None, configuration: Configuration) -> Taken:
     Without settings of controllers it consists of files alone.
     """
     configuration.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    status = Status(configuration.directory, configuration.gateway, configuration.interval, configuration.metrics)
+    told = (configuration.directory, configuration.gateway, configuration.interval, configuration.metrics)
+    status = Status(*told, several=settings is None)
     with _alone(configuration.directory):
         try:
             manifest, directory, problems = take(settings, configuration)

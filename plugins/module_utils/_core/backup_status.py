@@ -16,18 +16,23 @@ from .errors import MissingPackage
 from .store import now, write_atomically
 
 STATUS = "status.json"
-METRICS = "multi_sonicator_backup.prom"
+_PREFIX = "multi_sonicator_backup"
+METRICS = "multi_sonicator_backup{}.prom"
 
 
 class Status:
     """The file in ``directory``, and the metrics made of it in the directory ``metrics``, if that is given.
 
-    ``interval``: after how many seconds without a success a backup is missing.
+    ``interval``: after how many seconds without a success a backup is missing. ``several`` says that the machine keeps
+    other sets too, so that the metrics name this one.
     """
 
-    def __init__(self, directory: Path, gateway: str, interval: float, metrics: Path | None) -> None:
+    def __init__(
+        self, directory: Path, gateway: str, interval: float, metrics: Path | None, several: bool = False
+    ) -> None:
         self._path = directory / STATUS
-        self._metrics = metrics
+        self._metrics = metrics and metrics / METRICS.format(f"_{gateway}" if several else "")
+        self._labels = {"set": gateway} if several else {}
         try:
             self.data: dict[str, Any] = json.loads(self._path.read_bytes())
         except (OSError, ValueError):  # none yet, or one that somebody has edited
@@ -57,7 +62,7 @@ class Status:
         write_atomically(self._path, json.dumps(self.data, indent=2).encode() + b"\n")
         self._path.chmod(0o644)
         if self._metrics is not None:
-            self._measure(self._metrics / METRICS)
+            self._measure(self._metrics)
 
     def _measure(self, path: Path) -> None:
         try:
@@ -67,30 +72,25 @@ class Status:
                 "the Python library prometheus_client is missing; install the Debian package python3-prometheus-client"
             ) from None
         registry = CollectorRegistry()
+        known: dict[str, Gauge] = {}
 
-        def gauge(name: str, text: str, value: float) -> None:
-            Gauge(f"multi_sonicator_backup_{name}", text, registry=registry).set(value)
+        def gauge(name: str, text: str, value: float, **more: str) -> None:
+            made = known.get(name) or Gauge(f"{_PREFIX}_{name}", text, [*self._labels, *more], registry=registry)
+            known[name] = made
+            labels = {**self._labels, **more}
+            (made.labels(**labels) if labels else made).set(value)
 
         gauge("last_run_timestamp_seconds", "When a set was taken last.", _epoch(self.data["last_run"]))
         gauge("last_run_failed", "Whether something of it is missing anywhere.", self.data["failed"])
         gauge("interval_seconds", "After so long without a success one is missing.", self.data["interval"])
         gauge("set_bytes", "Size of the newest set.", self.data.get("size") or 0)
-        success = Gauge(
-            "multi_sonicator_backup_last_success_timestamp_seconds",
-            "When a target got a set last, 0 where it never did.",
-            ["target"],
-            registry=registry,
-        )
-        failed = Gauge(
-            "multi_sonicator_backup_target_failed", "Whether the last run did not.", ["target"], registry=registry
-        )
-        failures = Counter(
-            "multi_sonicator_backup_failures", "Runs that could not store their set.", ["target"], registry=registry
-        )
+        text = "Runs that could not store their set."
+        failures = Counter(f"{_PREFIX}_failures", text, [*self._labels, "target"], registry=registry)
         for name, one in self.data["targets"].items():
-            success.labels(name).set(_epoch(one["last_success"]))
-            failed.labels(name).set(one["error"] is not None)
-            failures.labels(name).inc(one["failures"])
+            text = "When a target got a set last, 0 where it never did."
+            gauge("last_success_timestamp_seconds", text, _epoch(one["last_success"]), target=name)
+            gauge("target_failed", "Whether the last run did not.", one["error"] is not None, target=name)
+            failures.labels(**self._labels, target=name).inc(one["failures"])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(str(path), registry)
         path.chmod(0o644)
