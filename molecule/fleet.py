@@ -475,6 +475,8 @@ class Fleet:
             packages.mkdir(exist_ok=True)
             (place / "acng.conf").write_text(
                 f"CacheDir: {packages}\nLogDir: {place}\nBindAddress: {address}\nPort: {PROXY_PORT}\nForeGround: 1\n"
+                # Seconds. It fails where many ask it in the same one whether a list is still the newest.
+                "FreshIndexMaxAge: 600\n"
             )
             command = ("apt-cacher-ng", "-c", str(place))
             start(self._processes / "cacher", place / "output.log", *command, pass_fds=[lock.fileno()])
