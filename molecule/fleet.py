@@ -475,8 +475,6 @@ class Fleet:
             packages.mkdir(exist_ok=True)
             (place / "acng.conf").write_text(
                 f"CacheDir: {packages}\nLogDir: {place}\nBindAddress: {address}\nPort: {PROXY_PORT}\nForeGround: 1\n"
-                # Seconds. It fails where many ask it in the same one whether a list is still the newest.
-                "FreshIndexMaxAge: 600\n"
             )
             command = ("apt-cacher-ng", "-c", str(place))
             start(self._processes / "cacher", place / "output.log", *command, pass_fds=[lock.fileno()])
@@ -570,7 +568,9 @@ class Fleet:
                 "auto lo\niface lo inet loopback\n\nauto host0\niface host0 inet static\n"
                 f"\taddress {self.address(host.name)}/{subnet.prefixlen}\n"
             ),
-            "etc/apt/apt.conf.d/90proxy": f'Acquire::http::Proxy "http://{subnet[1]}:{PROXY_PORT}";\n',
+            # Where many ask the proxy for the same list in one second it ends connections, which apt gets over one by one.
+            "etc/apt/apt.conf.d/90proxy": f'Acquire::http::Proxy "http://{subnet[1]}:{PROXY_PORT}";\n'
+            'Acquire::http::Pipeline-Depth "0";\nAcquire::Retries "5";\n',
             f"home/{USER}/.ssh/authorized_keys": self.key.with_suffix(".pub").read_text(),
         }
         for path, text in files.items():
