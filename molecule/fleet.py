@@ -568,7 +568,7 @@ class Fleet:
                 "auto lo\niface lo inet loopback\n\nauto host0\niface host0 inet static\n"
                 f"\taddress {self.address(host.name)}/{subnet.prefixlen}\n"
             ),
-            # Where many ask the proxy for the same list in one second it ends connections, which apt gets over one by one.
+            # Where many ask it for a list in one second the proxy ends connections, which apt gets over one by one.
             "etc/apt/apt.conf.d/90proxy": f'Acquire::http::Proxy "http://{subnet[1]}:{PROXY_PORT}";\n'
             'Acquire::http::Pipeline-Depth "0";\nAcquire::Retries "5";\n',
             f"home/{USER}/.ssh/authorized_keys": self.key.with_suffix(".pub").read_text(),
