@@ -70,8 +70,8 @@ class ActionModule(ActionBase):
 
     def _accept(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         settings = found_settings(Drift(**one) for one in options["drift"])
-        sources = [Path(place) for place in task_vars.get("ansible_inventory_sources") or ()]
-        edits = inventory_files.edits([*sources, Path(self._loader.get_basedir())], settings)
+        inventories = [Path(place) for place in task_vars.get("ansible_inventory_sources") or ()]
+        edits = inventory_files.edits(inventories, Path(self._loader.get_basedir()), settings)
         if not self._task.check_mode:
             for edit in edits:
                 edit.write()

@@ -10,7 +10,7 @@ text must then say what the old one said but for that.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,26 +38,29 @@ class Edit:
     def write(self) -> None:
         """Bring the new text into the file, whose permissions stay; InventoryFileError where that cannot be."""
         try:
-            status = self.path.stat()
-            write_atomically(self.path, self.after.encode(), status.st_mode & 0o7777, (status.st_uid, status.st_gid))
+            path = self.path.resolve()  # a link stays one
+            status = path.stat()
+            write_atomically(path, self.after.encode(), status.st_mode & 0o7777, (status.st_uid, status.st_gid))
         except OSError as error:
             raise InventoryFileError(f"{self.path}: {error.strerror}; nothing was written there") from None
 
 
-def edits(sources: Iterable[Path], wanted: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Edit]:
+def edits(
+    inventories: Iterable[Path], playbooks: Path, wanted: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> list[Edit]:
     """What to change so that controllers have the settings ``wanted``: by gateway and controller, names and values.
 
-    ``sources`` are inventories (files or directories) and other directories that may have ``host_vars``.
+    ``inventories`` are files or directories, ``playbooks`` is another directory that may have ``host_vars``.
     Raises InventoryFileError with all that cannot be written, so that nothing needs to be.
     """
     before: dict[Path, str] = {}
     after: dict[Path, str] = {}
     problems = []
-    places = list(sources)
+    places = list(inventories)
     for gateway, controllers in wanted.items():
         for controller, settings in controllers.items():
             try:
-                path = _file_of(places, gateway, controller)
+                path = _file_of(list(dict.fromkeys(_files(places, playbooks, gateway))), gateway, controller)
                 before.setdefault(path, _text(path))
                 text = after.get(path, before[path])
                 for name, value in settings.items():
@@ -71,8 +74,7 @@ def edits(sources: Iterable[Path], wanted: Mapping[str, Mapping[str, Mapping[str
     return [Edit(path, before[path], after[path]) for path in after if after[path] != before[path]]
 
 
-def _file_of(sources: Iterable[Path], gateway: str, controller: str) -> Path:
-    files = list(dict.fromkeys(_files(sources, gateway)))
+def _file_of(files: Sequence[Path], gateway: str, controller: str) -> Path:
     found = [path for path in files if _entries(_tree(_text(path)), gateway, controller)]
     if not found:
         looked = ", ".join(map(str, files)) or "nothing that could list it"
@@ -80,15 +82,13 @@ def _file_of(sources: Iterable[Path], gateway: str, controller: str) -> Path:
     return found[-1]  # of several files Ansible takes the last one's word
 
 
-def _files(sources: Iterable[Path], gateway: str) -> Iterator[Path]:
+def _files(inventories: Sequence[Path], playbooks: Path, gateway: str) -> Iterator[Path]:
     """Where variables of a host may stand, in the order in which Ansible reads them."""
-    places = list(sources)
-    for source in places:
-        yield from [source] if source.is_file() else _variable_files(source.glob("*"))
-    for source in places:
-        directory = (source if source.is_dir() else source.parent) / "host_vars"
+    for inventory in inventories:
+        yield from [inventory] if inventory.is_file() else _variable_files(inventory.glob("*"))
+    for directory in (*(one if one.is_dir() else one.parent for one in inventories), playbooks):
         for suffix in _SUFFIXES:
-            place = directory / f"{gateway}{suffix}"
+            place = directory / "host_vars" / f"{gateway}{suffix}"
             yield from [place] if place.is_file() else _variable_files(place.rglob("*"))
 
 

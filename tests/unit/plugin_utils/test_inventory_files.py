@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.inventory_files import InventoryFileError, edits
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+NOWHERE = Path("/nowhere")
 HOST = """\
 # The presses of hall 2
 controllers:
@@ -50,7 +51,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def accept(place: Path, controller: str, **settings: Any) -> str:
-    for edit in edits([place / "hosts.yml"], {"gateway_a": {controller: settings}}):
+    for edit in edits([place / "hosts.yml"], NOWHERE, {"gateway_a": {controller: settings}}):
         edit.write()
     return (place / "host_vars/gateway_a.yml").read_text()
 
@@ -81,14 +82,24 @@ def test_the_inventory_itself_and_a_directory_of_variables(tmp_path: Path) -> No
     hosts.parent.mkdir()
     text = "gateways:\n  hosts:\n    gateway_a:\n      controllers: [{name: a, unit: 2}]\n"
     hosts.write_text(text)
-    [edit] = edits([hosts.parent], {"gateway_a": {"a": {"x": 1}}})
+    [edit] = edits([hosts.parent], NOWHERE, {"gateway_a": {"a": {"x": 1}}})
     assert (edit.path, edit.after) == (hosts, changed(text, ("unit: 2}", "unit: 2, settings: {x: 1}}")))
     directory = tmp_path / "site/host_vars/gateway_a"
     directory.mkdir(parents=True)
     (directory / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n61626364\n")
     (directory / "line.yml").write_text("controllers:\n- name: a\n  unit: 2")
-    [edit] = edits([hosts], {"gateway_a": {"a": {"x": 1}}})
+    [edit] = edits([hosts], NOWHERE, {"gateway_a": {"a": {"x": 1}}})
     assert edit.after == "controllers:\n- name: a\n  unit: 2\n  settings: {x: 1}", "the host's own variables go first"
+
+
+def test_beside_the_playbook_and_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.yml").write_text("controllers: [{name: a}]\n")
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars/gateway_a.yml").symlink_to(tmp_path / "elsewhere.yml")
+    [edit] = edits([tmp_path / "site/hosts.ini"], tmp_path, {"gateway_a": {"a": {"x": 1}}})
+    edit.write()
+    assert (tmp_path / "host_vars/gateway_a.yml").is_symlink()
+    assert (tmp_path / "elsewhere.yml").read_text() == "controllers: [{name: a, settings: {x: 1}}]\n"
 
 
 def test_permissions_stay(place: Path) -> None:
@@ -116,30 +127,32 @@ def test_what_cannot_be_written_is_said_and_nothing_is_written(place: Path, text
     file.write_text(text)
     (place / "host_vars/gateway_b.yml").write_text("controllers: [{name: b, unit: 2}]\n")
     with pytest.raises(InventoryFileError, match=reason) as raised:
-        edits([place / "hosts.yml"], {"gateway_b": {"b": {"x": 2}}, "gateway_a": {"a": {"x": 2}}})
+        edits([place / "hosts.yml"], NOWHERE, {"gateway_b": {"b": {"x": 2}}, "gateway_a": {"a": {"x": 2}}})
     assert "gateway_a, controller a: " in str(raised.value) and "settings: {x: 2}" in str(raised.value)
     assert str(raised.value).endswith("Nothing was written.")
 
 
-VALUES = st.one_of(st.integers(), st.booleans(), st.text(max_size=12), st.lists(st.text(max_size=6), max_size=3))
+TEXTS = st.text(max_size=12).filter(lambda text: "{{" not in text)  # which is an expression
+VALUES = st.one_of(st.integers(), st.booleans(), TEXTS, st.lists(TEXTS, max_size=3))
 
 
-POINTS = st.from_regex(r"[a-z]\w{0,8}", fullmatch=True)
+POINTS = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(POINTS, VALUES, min_size=1, max_size=4), VALUES, st.booleans())
 def test_whatever_the_value_the_file_says_it_and_nothing_else_differs(
-    settings: dict[str, Any], value: Any, flow: bool
+    known: dict[str, Any], value: Any, flow: bool
 ) -> None:
-    data = {"controllers": [{"name": "a", "settings": settings, "unit": 2}, {"name": "b", "settings": settings}]}
+    data = {"controllers": [{"name": "a", "settings": known, "unit": 2}, {"name": "b", "settings": known}]}
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "host_vars/gateway_a.yml"
         file.parent.mkdir()
         file.write_text(yaml.dump(data, Dumper=_NoAliases, default_flow_style=flow, sort_keys=False))
-        wanted = {next(iter(settings)): value, "added": value}
-        for edit in edits([Path(name)], {"gateway_a": {"a": wanted}}):
+        wanted = {next(iter(known)): value, "added": value}
+        for edit in edits([Path(name)], NOWHERE, {"gateway_a": {"a": wanted}}):
             edit.write()
-        data["controllers"][0] |= {"settings": {**settings, **wanted}}
+        data["controllers"][0] |= {"settings": {**known, **wanted}}
         assert yaml.safe_load(file.read_text()) == data
 
 
