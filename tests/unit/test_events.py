@@ -214,7 +214,8 @@ def test_a_word_that_only_begins_like_key_is_no_secret() -> None:
 @given(st.text(min_size=4, alphabet=st.characters(exclude_categories=["Cs"])).filter(lambda text: text not in REDACTED))
 def test_a_known_secret_is_dropped_wherever_it_stands(secret: str) -> None:
     left = redact({"told": [f"<{secret}>", secret], f"<{secret}>": 1}, [secret])
-    assert left == {"told": [f"<{REDACTED}>", REDACTED], f"<{REDACTED}>": 1}
+    assert left["told"] == [f"<{REDACTED}>", REDACTED]
+    assert list(left) == ["told", f"<{REDACTED}>"]  # whose value is a secret too where the key sounds like one: 0KEY
 
 
 def test_the_secrets_of_a_task_are_dropped_from_its_events() -> None:

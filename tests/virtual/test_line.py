@@ -27,6 +27,7 @@ def master(line: VirtualLine) -> Iterator[Master]:
         yield opened
 
 
+@pytest.mark.timing
 def test_boards_of_one_line_answer_in_turn(line: VirtualLine, master: Master) -> None:
     """Each hears the others' answers, and a request 1.75 ms after one of them is still a request of its own."""
     for turn in range(40):
