@@ -315,6 +315,7 @@ def test_a_deployment_takes_one_first(site: HostSite) -> None:
     site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {LOCK} sleep 300")
     output = " ".join(site.play("deploy", code=2, **wanted).split())
     assert f"{GATEWAY}: backup: another backup is being taken" in output and "Nothing was begun" in output
+    assert "backup target vault" not in output, "that was the run before"
     assert "mixer_1: " not in output
     assert "mixer_1: " in site.play("deploy", backup_before_deployment=False, **wanted)
     site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
