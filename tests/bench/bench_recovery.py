@@ -64,6 +64,7 @@ def replacement(directory: Path) -> float:
             path.write_bytes(b"\xff" * path.stat().st_size)
         line.memory("press_1", "fuses").write_text(FACTORY)
         line.start()
+        site.control.environment["SIMULATORS"] = str(line.control_socket)
         # As the role recovery does it, for a gateway whose configuration is not in its own place.
         fetch = site.task("backup_set", {"configuration": configuration}, register="fetched")
         brought = {"set": "{{ fetched.set }}", "flash_silent": True, "write_fuses": True}
