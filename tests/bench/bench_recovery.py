@@ -69,10 +69,9 @@ def replacement(directory: Path) -> float:
         fetch = site.task("backup_set", {"configuration": configuration}, register="fetched")
         brought = {"set": "{{ fetched.set }}", "flash_silent": True, "write_fuses": True}
         started = time.monotonic()
-        site.tasks(fetch, site.task("firmware", brought, register="brought"))
+        run = site.tasks(fetch, site.task("firmware", brought, register="brought"))
         seconds = time.monotonic() - started
-        programmer = line.state("press_1")["programmer"]
-        wire = (programmer["rx_bytes"] + programmer["tx_bytes"]) * CHARACTER
+    wire = run.traffic["programmer_bytes"] * CHARACTER
     print(f"a blank chip: {seconds:.1f} s, {wire:.1f} s of them on the wire", flush=True)
     return seconds / wire
 
