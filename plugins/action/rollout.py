@@ -131,13 +131,13 @@ class ActionModule(ActionBase):
         return answer
 
     def _keep_history(self, options: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        """Record what controllers run and are set to now. What is not recorded is at the next snapshot."""
+        """Record what controllers run and are set to now. What cannot be recorded is at the next snapshot."""
         sets = {
             gateway: [one["content"] for one in result.get("controllers") or () if "content" in one]
             for gateway, result in results.items()
         }
-        audited = audit.read(self._log.path, rollout=options["id"])
         try:
+            audited = audit.read(self._log.path, rollout=options["id"])
             History(options["history"]).record(sets, options["reason"], options["id"], audited=audited)
         except CoreError as error:
             self._display.warning(f"the rollout goes on, but {error}")

@@ -43,18 +43,21 @@ def find(
     """The drift of a gateway's controllers.
 
     ``sets`` are those of snapshots taken just now, ``compared`` what registers in check mode says of the inventory's
-    settings, ``recorded`` by controller what the history says.
+    settings, ``recorded`` by controller what the history says. A controller that could not be compared has none: what
+    the inventory says of it is not known, and the history is not to be taken for it.
     """
-    wanted = {str(one["name"]): one for one in compared}
+    wanted = {str(one["name"]): one for one in compared if "written" in one}
     for one in sets:
         controller = str(one["controller"])
-        inventory = wanted.get(controller, {})
-        for point in inventory.get("written") or ():
+        if controller not in wanted:
+            continue
+        inventory = wanted[controller]
+        for point in inventory["written"]:
             before, after = inventory["before"], inventory["after"]
             if point in before:  # else nobody can read it
                 yield Drift(gateway, controller, point, before[point], after[point], INVENTORY)
         last = recorded.get(controller, {})
-        known = set(inventory.get("after") or ())
+        known = set(inventory["after"])
         for point, expected in (last.get("settings") or {}).items():
             found = one["settings"].get(point)
             if point not in known and point in one["settings"] and found != expected:

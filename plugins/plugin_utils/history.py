@@ -109,15 +109,19 @@ class History:
     def _records(self, audited: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         """By path the number of the audit record that tells of a change since the last commit."""
         last: dict[str, datetime.datetime] = {}
+        told: dict[str, int] = {}
         for change in self.changes():
-            last.setdefault(f"{change.gateway}/{change.controller}.yml", datetime.datetime.fromisoformat(change.time))
+            path = f"{change.gateway}/{change.controller}.yml"
+            last.setdefault(path, datetime.datetime.fromisoformat(change.time))
+            told[path] = max(told.get(path, 0), int(change.audit or 0))
         found = {}
         for record in audited:
             if record["what"] == "snapshot":  # which changes nothing, but finds what has changed
                 continue
             path = f"{record['where']['gateway']}/{record['where']['controller']}.yml"
-            # Git keeps whole seconds.
-            if path not in last or datetime.datetime.fromisoformat(record["time"]) >= last[path]:
+            # Git keeps whole seconds, in which a record may have been told of already.
+            new = path not in last or datetime.datetime.fromisoformat(record["time"]) >= last[path]
+            if new and record["seq"] > told.get(path, 0):
                 found[path] = str(record["seq"])
         return found
 

@@ -111,6 +111,19 @@ def test_who_does_not_answer_is_named_and_the_others_are_compared(site: VirtualS
     shown = site.play("drift", code=2)
     assert [one["controller"] for one in found(shown)] == ["press_1"]
     assert any("press_2: " in message for message in shown.messages)
+    site.play("drift", code=2, controllers_drift="put_back")
+    assert amplitudes(site, "press_1")[0] == 60, "the others of the gateway are put back"
+
+
+def test_what_cannot_be_compared_is_no_agreement(site: VirtualSite) -> None:
+    """A setting that the profile does not know: what the inventory says of that gateway cannot be judged."""
+    site.controllers["gateway_a"][0]["settings"]["sonicator1_amplitud"] = 60
+    set_at_the_panel(site, "press_1", 1, 33)
+    shown = site.play("drift", code=2)
+    assert found(shown) == []
+    assert any("sonicator1_amplitud" in message for message in shown.messages)
+    assert site.play("drift", code=2, controllers_drift="accept").traffic["programmer_opened"] == 0
+    assert "sonicator1_amplitude: 33" not in (site.inventory / "hosts.yml").read_text()
 
 
 def test_other_firmware_is_told(site: VirtualSite) -> None:

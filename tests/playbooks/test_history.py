@@ -48,3 +48,9 @@ def test_what_was_changed_is_told(tmp_path: Path) -> None:
             assert newest["rollout"] and newest["audit"] and newest["reason"] == "thicker parts", newest
         assert site.play("history", history_until="2026-01-01").result("history")["msg"] == "no changes"
         assert "expected a moment such as 2026-11-01" in site.play("history", code=2, history_since="last week").output
+
+        site.write_inventory()
+        nowhere = {"firmware_version": "1.1.0", "controllers_only": ["press_1"], "controllers_history": "/dev/null/x"}
+        run = site.control.run("ansible-playbook", *site.arguments("deploy", False, nowhere))
+        assert run.code == 0, "a history that cannot be written stops no rollout"
+        assert "the rollout goes on, but history /dev/null/x" in " ".join(run.output.split())

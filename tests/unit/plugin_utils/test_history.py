@@ -154,6 +154,9 @@ def test_a_change_names_its_audit_record(history: History) -> None:
     thinner = [content(sonicator1_amplitude=50), content("press_2", sonicator1_amplitude=50)]
     told = history.record({"gateway_a": thinner}, "", audited=older)
     assert {one.controller: one.audit for one in told} == {"press_1": "", "press_2": "5"}, "nobody here changed press_1"
+    thicker = [content("press_2", sonicator1_amplitude=70)]
+    [again] = history.record({"gateway_a": thicker}, "", audited=older)
+    assert again.audit == "", "that record is of the change before, though of the same second"
 
 
 def test_two_runs_at_once_lose_nothing(history: History) -> None:
