@@ -77,7 +77,7 @@ def replacement(directory: Path) -> float:
 
 
 def _figures(output: str) -> str:
-    found = re.search(r"recovery time \d+ s, recovery point \d+ s before", output)
+    found = re.search(r"recovery time \d+ s, recovery point \d+ s before", " ".join(output.split()))
     if found is None:
         raise RuntimeError(f"no figures were told:\n{output}")
     return found[0]
