@@ -19,8 +19,6 @@ extends_documentation_fragment:
   - multi_sonicator.ops._attributes
   - multi_sonicator.ops._attributes.change
 attributes:
-  action:
-    support: none
   diff_mode:
     support: full
     details: Does not show the content of files that their owner alone may read.
@@ -40,6 +38,20 @@ options:
           - The content of a file, such as that of P(ansible.builtin.template#lookup) or P(ansible.builtin.file#lookup).
           - A mapping or a list is written as JSON. A directory has no content.
         type: raw
+      src:
+        description:
+          - A file of the control node that has the content; a relative one is the role's or the playbook's.
+          - It is sent where the host has another one, and else known by its digest.
+        type: path
+      sha256:
+        description: The digest that the content has to have; that of O(files[].src) unless given.
+        type: str
+      replace:
+        description:
+          - Whether another content may be replaced. With V(false) the module fails where there is one, and changes
+            nothing.
+        type: bool
+        default: true
       mode:
         description: Octal digits; V(0644) for a file and V(0755) for a directory unless given.
         type: str
@@ -73,6 +85,12 @@ EXAMPLES = r"""
         mode: "0400"
         owner: example
   no_log: true
+
+- name: Bring a program, and a key that nothing but a person may replace
+  multi_sonicator.ops.files:
+    files:
+      - {path: /opt/example/example.pyz, src: example.pyz, mode: "0755"}
+      - {path: /opt/example/trusted.pub, src: trusted.pub, replace: false}
 """
 
 RETURN = r"""
@@ -82,33 +100,44 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/example/example.conf]
+lacking:
+  description: Those whose content is known by its digest alone and is not there; nothing was judged or changed.
+  returned: where there are some
+  type: list
+  elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.files import plan
+from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.files import lacking, plan
 
 FILE = {
     "path": {"type": "path", "required": True},
     "content": {"type": "raw"},
+    "src": {"type": "path"},
+    "sha256": {"type": "str"},
+    "replace": {"type": "bool", "default": True},
     "mode": {"type": "str"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "validate": {"type": "list", "elements": "str", "default": []},
 }
+RULES = {"mutually_exclusive": [("content", "src")]}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         {
-            "files": {"type": "list", "elements": "dict", "required": True, "options": FILE},
+            "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, **RULES},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
     done = []
     try:
+        if missing := lacking(module.params["files"]):
+            module.exit_json(changed=True, lacking=missing)
         changes = plan(module.params["files"], module.params["state"] == "present", module.check_mode)
         for change in changes:
             if not module.check_mode:

@@ -220,9 +220,6 @@ class VirtualSite:
     def __enter__(self) -> VirtualSite:
         for line in self.lines.values():
             line.start()
-            # Where that is allowed the boards keep their pace however busy the machine is, as real ones do.
-            with contextlib.suppress(PermissionError):
-                os.sched_setscheduler(line.pid, os.SCHED_RR, os.sched_param(1))
         sockets = [str(line.control_socket) for line in self.lines.values()]
         self.control.environment["SIMULATORS"] = ":".join(sockets)
         return self

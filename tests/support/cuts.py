@@ -87,9 +87,6 @@ class Lane:
         self.virtual.memory(BOARD, ".").mkdir(parents=True)
         self.virtual.memory(BOARD, "fuses").write_text(f"lfuse 0xFF\nhfuse 0x{hfuse:02X}\nlock 0xFF\n")
         self.virtual.start()
-        # Where that is allowed the board keeps its pace however busy the machine is, as a real one does.
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(self.virtual.pid, os.SCHED_RR, os.sched_param(1))
         self._runs: subprocess.Popen[str] | None = None
         self.eeprom = self._first_eeprom = b""
 

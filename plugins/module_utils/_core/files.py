@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -91,9 +92,11 @@ def plan(files: Sequence[Mapping[str, Any]], present: bool = True, check: bool =
     """What has to change for all ``files`` to be there as given, or for none to be there.
 
     Each is ``path`` and, where it is to be there, ``content`` (text, bytes, or a mapping or list that is written as
-    JSON; a directory has none), ``mode`` in octal digits, ``owner`` and ``group`` by name (default: as it is, or of
-    whoever runs this) and ``validate``, a command whose ``%s`` is a file with the content. With ``check`` accounts,
-    directories and that command may be missing, which something else would have brought by now.
+    JSON) or ``src`` (a file that has it; a directory has neither), ``sha256`` of that, which alone is enough where
+    the content is there already, ``mode`` in octal digits, ``owner`` and ``group`` by name (default: as it is, or of
+    whoever runs this), ``replace`` (false: another content is to stay) and ``validate``, a command whose ``%s`` is a
+    file with the content. With ``check`` accounts, directories and that command may be missing, which something else
+    would have brought by now.
 
     FileRefused names what is wrong with the first that cannot be brought to its state.
     """
@@ -106,6 +109,8 @@ def plan(files: Sequence[Mapping[str, Any]], present: bool = True, check: bool =
         found, wanted = _look(path), _wanted(one)
         if found is not None and (found.content is None) != (wanted.content is None):
             raise FileRefused(f"{path}: expected a {_kind(wanted)}, found a {_kind(found)}; move it away")
+        if found is not None and found.content != wanted.content and not one.get("replace", True):
+            raise FileRefused(f"{path}: has another content, which is not to be replaced; nothing was changed")
         if not check:
             _known(path, "account", wanted.owner, _uid)
             _known(path, "group", wanted.group, _gid)
@@ -117,6 +122,22 @@ def plan(files: Sequence[Mapping[str, Any]], present: bool = True, check: bool =
         if wanted.content is None:
             made |= {path, *path.parents}
     return changes
+
+
+def lacking(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The paths whose content is known by its ``sha256`` alone, and is not there."""
+    return [str(one["path"]) for one in files if _by_digest(one) and _found_content(one) is None]
+
+
+def _by_digest(one: Mapping[str, Any]) -> bool:
+    return bool(one.get("sha256")) and one.get("content") is None and not one.get("src")
+
+
+def _found_content(one: Mapping[str, Any]) -> bytes | None:
+    """What is there, where it has the digest that it is to have."""
+    found = _look(Path(one["path"]))
+    content = found.content if found else None
+    return content if content is not None and hashlib.sha256(content).hexdigest() == one["sha256"] else None
 
 
 def _there(files: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -143,6 +164,12 @@ def _look(path: Path) -> State | None:
 
 def _wanted(one: Mapping[str, Any]) -> State:
     path, content = one["path"], one.get("content")
+    if one.get("src"):
+        content = Path(one["src"]).read_bytes()
+    elif _by_digest(one):
+        content = _found_content(one)
+        if content is None:
+            raise FileRefused(f"{path}: what is to be there is known by its digest alone; nothing was changed")
     mode = str(one.get("mode") or _MODES[content is not None])
     if not re.fullmatch(r"[0-7]{3,4}", mode):
         raise FileRefused(f"{path}: mode {mode}: expected octal digits as a string, such as '0644'")
@@ -153,6 +180,8 @@ def _wanted(one: Mapping[str, Any]) -> State:
         content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if isinstance(content, str):
         content = content.encode()
+    if one.get("sha256") and hashlib.sha256(content or b"").hexdigest() != one["sha256"]:
+        raise FileRefused(f"{path}: what is to be there has not the SHA-256 {one['sha256']}; nothing was changed")
     return State(content, f"{int(mode, 8):04o}", owner, group)
 
 
