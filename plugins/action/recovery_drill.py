@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store im
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, recovery_drill, rehearsal_twin
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule as Controllers
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.recovery_drill import Proof
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.recovery_drill import GatewayProof, Proof
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "operation": {"type": "str", "required": True, "choices": ["prepare", "judge"]},
+    "operation": {"type": "str", "required": True, "choices": ["choose", "prepare", "judge"]},
     "gateways": {"type": "list", "elements": "str", "required": True},
     "results": {"type": "path", "required": True},
     "sample": {"type": "int", "default": 0},
     "directory": {"type": "path"},
     "drill": {"type": "dict"},
+    "new": {"type": "list", "elements": "str", "default": []},
     "metrics": {"type": "str", "default": ""},
 }
 
@@ -42,12 +43,22 @@ class ActionModule(Controllers):
         result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
         rules = {"required_if": [("operation", "prepare", ["directory"]), ("operation", "judge", ["drill"])]}
         _validation, options = self.validate_argument_spec(_OPTIONS, **rules)
-        operations = {"prepare": self._prepare, "judge": self._judge}
+        operations = {"choose": self._choose, "prepare": self._prepare, "judge": self._judge}
         try:
             result.update(operations[options["operation"]](options, variables))
         except CoreError as error:
             raise AnsibleActionFail(str(error)) from None
         return result
+
+    @staticmethod
+    def _choose(options: Mapping[str, Any], _variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The gateway that is to come back."""
+        return {
+            "changed": False,
+            "gateway": recovery_drill.due_gateway(
+                recovery_drill.results(Path(options["results"])), options["gateways"]
+            ),
+        }
 
     def _prepare(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the controllers, and make the boards that they are to come back on."""
@@ -82,13 +93,18 @@ class ActionModule(Controllers):
             for name in names:
                 place = Path(drill["directory"]) / gateway
                 proofs[f"{gateway}/{name}"] = _proof(place, name, fetched.get("results") or [], restored, read)
+        spared = {
+            gateway: _gateway_proof(held, options["new"])
+            for gateway in options["gateways"]
+            if (held := hostvars[gateway].get("_recovery_drill_gateway"))
+        }
         results = Path(options["results"])
-        result = recovery_drill.keep(results, drill["started"], seconds, proofs)
+        result = recovery_drill.keep(results, drill["started"], seconds, proofs, spared)
         told = f"recovery drill {result['id']} {result['outcome']}"
         event = Event(
             what="recovery_drill",
             result="failed" if result["problems"] else "changed",
-            message=f"{told}: {', '.join(proofs)}",
+            message=f"{told}: {', '.join([*spared, *proofs])}",
         )
         audit.log_of(variables, self._templar.template).append(event)
         if options["metrics"]:
@@ -96,12 +112,13 @@ class ActionModule(Controllers):
             recovery_drill.measure(Path(options["metrics"]).expanduser(), known, drill["controllers"])
         oldest = max((proof.age for proof in proofs.values()), default=0)
         figures = f"recovery time {seconds:.0f} s, recovery point {oldest} s before"
+        gateways = "".join(f"; gateway {name} in {one.seconds:.0f} s" for name, one in spared.items())
         return {
             "changed": True,
             "path": str(results / f"{result['id']}.json"),
             "outcome": result["outcome"],
             "problems": result["problems"],
-            "msg": f"{told}: {len(proofs)} controllers, {figures}",
+            "msg": f"{told}: {len(proofs)} controllers, {figures}{gateways}",
         }
 
 
@@ -124,6 +141,21 @@ def _proof(
     # One that was away for a while has another newest one, which was verified, but nothing came back from it.
     targets = [str(one["backup_target"]) for one in whole if one["set"] == found["set"]]
     return Proof(str(found["set"]), str(found["taken"]), age(found["taken"]), targets, problems)
+
+
+def _gateway_proof(held: Mapping[str, Any], new: Sequence[str]) -> GatewayProof:
+    """What became of a gateway on the spare host: ``held`` is what the role noted of it."""
+    found = held.get("fetched") or {}
+    problems = [str(held["failure"])] if held.get("failure") else []
+    if found.get("set"):
+        problems += recovery_drill.unexpected(found["differences"], new)
+        if (held.get("again") or {}).get("changed", True):
+            problems.append("what came back from its backup did not stay")
+    elif not problems:
+        problems = ["its backup was not fetched"]
+    taken = str(found.get("taken") or "")
+    proof = (str(found.get("set") or ""), taken, age(taken) if taken else 0, [str(found.get("backup_target") or "")])
+    return GatewayProof(*proof, problems, float(held.get("seconds") or 0))
 
 
 def _of(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:

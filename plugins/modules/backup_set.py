@@ -40,7 +40,9 @@ options:
     type: bool
     default: false
   files:
-    description: Files and directories of the set that come back with O(gateway), by their paths. They become root's.
+    description:
+      - Files and directories of the set that come back with O(gateway), by their paths.
+      - They are whose they were, where the host has that account, and root's otherwise.
     type: list
     elements: path
     default: []
@@ -90,6 +92,22 @@ files:
   type: list
   elements: str
   sample: [/var/lib/multi_sonicator/controllers/press_1/record.yml]
+differences:
+  description:
+    - With O(gateway), what of the gateway that the set was taken of is otherwise on this host now.
+    - Of files that are new on each host, such as keys, that is to be expected.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    what:
+      description: Path of a file, or V(package) and the name of one.
+      type: str
+      sample: /etc/systemd/system/multi-sonicator-keeper.service
+    problem:
+      description: What is otherwise.
+      type: str
+      sample: is missing
 controllers:
   description: One entry for each controller, in the order given.
   returned: success

@@ -14,7 +14,7 @@ author: Multi-Sonicator Operations contributors (@multi-sonicator)
 description:
   - The role P(multi_sonicator.ops.recovery_drill#role) brings controllers back from their backups onto boards that this
     module makes. It works on the variables that the role registers and is of little use without them.
-  - Runs on the control node, once for all gateways. No gateway and no controller has any part in it.
+  - Runs on the control node, once for all gateways. No gateway and no controller of the site has any part in it.
 extends_documentation_fragment:
   - multi_sonicator.ops._attributes
   - multi_sonicator.ops._attributes.control
@@ -31,11 +31,13 @@ attributes:
 options:
   operation:
     description:
+      - V(choose) tells which gateway was proven longest ago, for it to come back on a spare host.
       - V(prepare) chooses the controllers that were proven longest ago, and makes a factory-fresh board for each.
-      - V(judge) compares registers, flash, EEPROM and fuses with the set, keeps the result, and tells the audit log.
+      - V(judge) compares registers, flash, EEPROM and fuses with the set, takes what was otherwise on the spare host,
+        keeps the result, and tells the audit log.
     type: str
     required: true
-    choices: [prepare, judge]
+    choices: [choose, prepare, judge]
   gateways:
     description: The hosts of the play.
     type: list
@@ -55,6 +57,13 @@ options:
   drill:
     description: What V(prepare) returned. Required for V(judge).
     type: dict
+  new:
+    description:
+      - What of a gateway is another on each host, and so no failure. Paths, or V(package) and the name of one, with
+        V(*) and V(?) for whatever there is.
+    type: list
+    elements: str
+    default: []
   metrics:
     description: A directory of node-exporter's textfile collector on the control node; none when empty.
     type: str
@@ -74,6 +83,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+gateway:
+  description: The gateway that is to come back.
+  returned: choose
+  type: str
+  sample: hall_a
 directory:
   description: The directory that the boards are in.
   returned: prepare

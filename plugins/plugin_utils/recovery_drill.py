@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Recovery drills: which controllers are due, the factory-fresh boards that they come back on, and what became of it.
+"""Recovery drills: what is due, the factory-fresh boards that controllers come back on, and what became of it.
 
 A result is one file ``<id>.json``::
 
     id, who, started, ended     20261125T021500Z, anna@control, times in UTC
     seconds                     from the first fetch until everything was compared: the time that a recovery takes
     controllers                 by id (gateway/name): see Proof
+    gateways                    by name, those that came back on a spare host: see GatewayProof
     outcome, problems           passed or failed, and what was not as it should be
 """
 
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -49,6 +51,13 @@ class Proof:
     problems: Sequence[str]
 
 
+@dataclass(frozen=True)
+class GatewayProof(Proof):
+    """What became of a gateway, and in how many ``seconds``, from bare Debian on."""
+
+    seconds: float
+
+
 Result = dict[str, Any]
 
 
@@ -67,18 +76,38 @@ def due(
     known: Sequence[Result], controllers: Mapping[str, Sequence[Mapping[str, Any]]], sample: int
 ) -> dict[str, list[dict[str, Any]]]:
     """The controllers that were proven longest ago, or never, by gateway: ``sample`` of them, or all with 0."""
-    proven = {
-        identity: place
-        for place, result in enumerate(known)
-        for identity, proof in result["controllers"].items()
-        if not proof["problems"]
-    }
+    proven = _proven(known, "controllers")
     every = [(gateway, dict(one)) for gateway, entries in controllers.items() for one in entries]
     every.sort(key=lambda one: proven.get(f"{one[0]}/{one[1]['name']}", -1))
     chosen: dict[str, list[dict[str, Any]]] = {gateway: [] for gateway in controllers}
     for gateway, one in every[: sample or None]:
         chosen[gateway].append(one)
     return chosen
+
+
+def due_gateway(known: Sequence[Result], gateways: Sequence[str]) -> str:
+    """The gateway that was proven longest ago, or never; empty without any."""
+    proven = _proven(known, "gateways")
+    return min(gateways, key=lambda one: proven.get(one, -1), default="")
+
+
+def _proven(known: Sequence[Result], kind: str) -> dict[str, int]:
+    """In which result, by its place, something came back last, by its id."""
+    return {
+        identity: place
+        for place, result in enumerate(known)
+        for identity, proof in result.get(kind, {}).items()
+        if not proof["problems"]
+    }
+
+
+def unexpected(differences: Sequence[Mapping[str, str]], new: Sequence[str]) -> list[str]:
+    """In words, what is otherwise than on the lost gateway, but for the ``new`` on each host (patterns of fnmatch)."""
+    return [
+        f"{one['what']} {one['problem']}"
+        for one in differences
+        if not any(fnmatch.fnmatchcase(one["what"], pattern) for pattern in new)
+    ]
 
 
 def build(directory: Path, chosen: Mapping[str, Sequence[Mapping[str, Any]]]) -> Controllers:
@@ -117,9 +146,17 @@ def compare(place: Path, name: str, set_id: str, told: Mapping[str, Any]) -> lis
     return problems
 
 
-def keep(directory: Path, started: str, seconds: float, proofs: Mapping[str, Proof]) -> Result:
+def keep(
+    directory: Path,
+    started: str,
+    seconds: float,
+    proofs: Mapping[str, Proof],
+    gateways: Mapping[str, GatewayProof] | None = None,
+) -> Result:
     """Write down what became of a drill."""
-    problems = [f"{identity}: {problem}" for identity, proof in proofs.items() for problem in proof.problems]
+    gateways = gateways or {}
+    every = {**gateways, **proofs}
+    problems = [f"{identity}: {problem}" for identity, proof in every.items() for problem in proof.problems]
     identity = started.replace("-", "").replace(":", "")
     result: Result = {
         "id": identity,
@@ -128,6 +165,7 @@ def keep(directory: Path, started: str, seconds: float, proofs: Mapping[str, Pro
         "ended": now(),
         "seconds": round(seconds, 1),
         "controllers": {one: asdict(proof) for one, proof in proofs.items()},
+        "gateways": {one: asdict(proof) for one, proof in gateways.items()},
         "outcome": "failed" if problems else "passed",
         "problems": problems,
     }
@@ -146,12 +184,10 @@ def measure(directory: Path, known: Sequence[Result], controllers: Mapping[str, 
             "recovery_drill_metrics_directory empty"
         ) from None
     registry, last = CollectorRegistry(), known[-1]
-    proven = {
-        identity: _epoch(proof["taken"])
-        for result in known
-        for identity, proof in result["controllers"].items()
-        if not proof["problems"]
-    }
+
+    def proven(kind: str, identity: str) -> float:
+        place = _proven(known, kind).get(identity)
+        return 0.0 if place is None else _epoch(known[place][kind][identity]["taken"])
 
     def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
         return Gauge(f"multi_sonicator_recovery_drill_{name}", text, labels, registry=registry)
@@ -166,7 +202,11 @@ def measure(directory: Path, known: Sequence[Result], controllers: Mapping[str, 
     )
     for gateway, entries in controllers.items():
         for one in entries:
-            taken.labels(gateway, one["name"]).set(proven.get(f"{gateway}/{one['name']}", 0.0))
+            taken.labels(gateway, one["name"]).set(proven("controllers", f"{gateway}/{one['name']}"))
+    text = "When the newest set was taken that a gateway came back from on a spare host, 0 where none was."
+    whole = gauge("verified_gateway_timestamp_seconds", text, ("gateway",))
+    for gateway in controllers:
+        whole.labels(gateway).set(proven("gateways", gateway))
     directory.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(directory / METRICS), registry)
     (directory / METRICS).chmod(0o644)

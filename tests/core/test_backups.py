@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _core import backup, settings
+from _core import backup, backup_status, settings
 from _core.backup import Configuration
 from _core.backup_set import BackupError
 from _core.gateway import InventoryError
@@ -148,6 +148,10 @@ def test_a_gateway_set_up_anew_gets_back_what_it_alone_knew(place: Place) -> Non
     journal.append("begin", transaction="1")
     journal.close()
     (place.files / "tls.key").chmod(0o640)
+    (place.files / "stranger").touch()
+    if os.geteuid() == 0:
+        shutil.chown(place.files / "tls.key", "daemon", "adm")
+        os.chown(place.files / "stranger", 54321, 54321)
     kept, _problems = place.run()
 
     record, ended = root / "controllers" / BOARD / "record.yml", root / "controllers" / BOARD / "history/1.jsonl"
@@ -164,6 +168,9 @@ def test_a_gateway_set_up_anew_gets_back_what_it_alone_knew(place: Place) -> Non
     assert lost()["files"] == planned["files"]
     assert {path: path.read_bytes() for path in files} == files
     assert (place.files / "tls.key").stat().st_mode & 0o777 == 0o640
+    if os.geteuid() == 0:
+        assert [(place.files / "tls.key").owner(), (place.files / "tls.key").group()] == ["daemon", "adm"]
+        assert (place.files / "stranger").owner() == "root", "of an account that the host does not have"
     assert (root / "recovered" / kept / "os-release").read_bytes() == Path("/etc/os-release").read_bytes()
     assert lost()["changed"] is False
     record.write_text("learnt: since\n")
@@ -200,6 +207,31 @@ def test_a_target_that_is_away_is_told_until_it_has_a_set_again(place: Place) ->
         "error": None,
     }
     assert place.metrics['multi_sonicator_backup_failures_total{target="vault"}'] == 2
+
+
+def test_a_target_that_is_away_for_days_is_told_and_takes_what_comes_when_it_is_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def night(day: int) -> tuple[str, list[str]]:
+        moment = f"2026-12-{day:02}T02:15:00Z"
+        for module in (backup, backup_status):
+            monkeypatch.setattr(module, "now", lambda: moment)
+        return place.run()
+
+    first, _problems = night(1)
+    kept = [first]
+    with place.away("vault"):
+        for day in range(2, 8):
+            kept.append(night(day)[0])
+            vault, hall = (place.status["targets"][name] for name in ("vault", "hall"))
+            assert (vault["last_success"], vault["set"]) == ("2026-12-01T02:15:00Z", first)
+            assert (vault["failures"], hall["last_success"]) == (day - 1, f"2026-12-{day:02}T02:15:00Z")
+        assert place.metrics['multi_sonicator_backup_last_success_timestamp_seconds{target="vault"}'] == 1796091300
+    newest, problems = night(8)
+    assert problems == [] and place.ids("vault") == [first, newest]
+    assert place.ids("hall") == [*kept, newest], "no night is lost"
+    assert fetched(place, "latest", "vault")["set"] == newest
+    place.configuration.restic(place.targets[0]).check("100%")
 
 
 def test_a_silent_controller_is_told_and_keeps_nothing_else_away(place: Place) -> None:

@@ -16,7 +16,7 @@ import pytest
 from support.ansible import VirtualSite
 from support.hosts import CONTROLLERS, LINE, PASSPHRASE, HostSite, changes
 
-GATEWAY, VAULT = "gateway1", "vault1"
+GATEWAY, VAULT, SPARE = "gateway1", "vault1", "spare1"
 BOARDS = [
     *CONTROLLERS,
     *({"name": f"mixer_{number}", "line": LINE, "unit": number + 1} for number in (3, 4)),
@@ -61,7 +61,9 @@ def site(machine: None) -> Iterator[HostSite]:
         certificates_ca_passphrase=PASSPHRASE,
         certificates_names=["{{ inventory_hostname }}", "{{ ansible_host }}"],
     ) as made:
-        made.fleet.up([hosts.Host(GATEWAY, "bookworm", BOARDS), hosts.Host(VAULT, "trixie")])
+        made.fleet.up(
+            [hosts.Host(GATEWAY, "bookworm", BOARDS), hosts.Host(VAULT, "trixie"), hosts.Host(SPARE, "bookworm")]
+        )
         made.play("provision")
         service = {"name": "backup", "usage": "server", "reload": "multi-sonicator-backup-server.service"}
         made.play("certificates", target=VAULT, certificates_services=[service])
@@ -292,6 +294,40 @@ def test_the_whole_site_comes_back(site: HostSite) -> None:
     assert "mixer_1: " in output and "recovery time" in output and "LAST CHANGE" in output
     assert site.follow("restore_site", 2, **names)
     del site.variables["recovery_controllers"]
+
+
+def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None:
+    """The drill finds what the inventory does not bring back, and leaves a bare host. The gateway has no part in it."""
+    by_hand = "/etc/udev/rules.d/99-by-hand.rules"
+    site.fleet.ssh(GATEWAY, f"echo '# a quick help' | sudo tee {by_hand}")
+    site.fleet.ssh(GATEWAY, START)
+    kept = status(site)["set"]
+    drill: dict[str, Any] = {
+        "recovery_drill_spare": SPARE,
+        "recovery_drill_targets": [{"name": "vault", "server": VAULT, "by": "rest"}],
+        "recovery_drill_sample": 1,
+        "recovery_drill_soak": 0.3,
+    }
+    for wrong, reason in ((VAULT, "vault1 has /etc/multi_sonicator: expected bare Debian"), (GATEWAY, "is no gateway")):
+        assert reason in " ".join(
+            site.play("recovery_drill", code=2, **{**drill, "recovery_drill_spare": wrong}).split()
+        )
+    entries = "sudo journalctl --output=cat --identifier=sshd --identifier=sudo | wc -l"
+    packages = site.fleet.ssh(SPARE, "ls /etc").stdout
+    before = site.fleet.ssh(GATEWAY, entries).stdout
+    output = " ".join(site.play("recovery_drill", code=2, **drill).split())
+    assert int(site.fleet.ssh(GATEWAY, entries).stdout) - int(before) < 10, "nobody but this test came in"
+    assert f"gateway {GATEWAY} in " in output and "recovery time " in output and "canary" not in output
+
+    [path] = (site.place / ".local/state/multi_sonicator/drills").glob("*.json")
+    result = json.loads(path.read_text())
+    assert result["problems"] == [f"{GATEWAY}: {by_hand} is missing"], "all else is what it was"
+    proof = result["gateways"][GATEWAY]
+    assert (proof["set"], proof["targets"]) == (kept, ["vault"]) and 0 < proof["seconds"] < 600
+    assert [one["problems"] for one in result["controllers"].values()] == [[]]
+    assert site.fleet.ssh(SPARE, "ls /etc").stdout == packages
+    assert site.fleet.ssh(SPARE, "sudo grep -rl 'canary[.]of' /etc /var /srv /tmp /run", check=False).stdout == ""
+    site.fleet.ssh(GATEWAY, f"sudo rm {by_hand}")
 
 
 def test_a_deployment_takes_one_first(site: HostSite) -> None:

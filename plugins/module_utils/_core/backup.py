@@ -26,6 +26,7 @@ from .backup_status import Status
 from .change import Policy
 from .console import complain, say
 from .errors import CoreError
+from .files import accounts
 from .gateway import Controller, Result
 from .operations import take_snapshots
 from .restic import Restic, Target
@@ -109,15 +110,18 @@ def take(settings: Settings | None, configuration: Configuration) -> tuple[Manif
                 problems.append(f"controller {controller.name}: {told['problem']}")
     for name, question in QUESTIONS.items() if settings is not None else ():
         try:
-            _put(directory / name, _answer(question))
+            _put(directory / name, ask(question))
         except BackupError as error:
             problems.append(str(error))
+    owners = {}
     for path in files(configuration):
+        name = f"files/{path.relative_to('/')}"
         try:
-            _copy(path, directory / "files" / path.relative_to("/"))
+            _copy(path, directory / name)
+            owners[name] = accounts(path.stat())
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
-    return seal(directory, configuration.gateway, now(), controllers), directory, problems
+    return seal(directory, configuration.gateway, now(), controllers, owners), directory, problems
 
 
 def _controller(store: Store, controller: Controller, result: Result, directory: Path) -> Result:
@@ -173,7 +177,8 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
 
 
-def _answer(command: Sequence[str]) -> bytes:
+def ask(command: Sequence[str]) -> bytes:
+    """What the host says to one of the questions; BackupError where it does not."""
     try:
         done = subprocess.run(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_DEADLINE, check=True

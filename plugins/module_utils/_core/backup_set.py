@@ -24,7 +24,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,13 @@ class BackupError(CoreError):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a set: digest of its content (64 hex digits), size in bytes, permissions (0o600)."""
+    """A file of a set: digest of its content (64 hex digits), size in bytes, permissions (0o600), and whose it was."""
 
     sha256: str
     size: int
     mode: int
+    owner: str = "root"
+    group: str = "root"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ class Manifest:
         return json.dumps({"id": self.id, **self._body()}, indent=1, sort_keys=True).encode() + b"\n"
 
     def _body(self) -> dict[str, Any]:
-        files = {path: [file.sha256, file.size, f"{file.mode:04o}"] for path, file in self.files.items()}
+        files = {
+            path: [file.sha256, file.size, f"{file.mode:04o}", file.owner, file.group]
+            for path, file in self.files.items()
+        }
         return {
             "schema": _SCHEMA,
             "gateway": self.gateway,
@@ -90,9 +95,20 @@ class Manifest:
         }
 
 
-def seal(directory: Path, gateway: str, taken: str, controllers: Mapping[str, Mapping[str, Any]]) -> Manifest:
-    """Write the manifest of what lies in ``directory``; nothing may change there afterwards."""
+def seal(
+    directory: Path,
+    gateway: str,
+    taken: str,
+    controllers: Mapping[str, Mapping[str, Any]],
+    owners: Mapping[str, tuple[str, str]] | None = None,
+) -> Manifest:
+    """Write the manifest of what lies in ``directory``; nothing may change there afterwards.
+
+    ``owners``: whose files were, account and group by path in the set, where that was not root.
+    """
     files = {path: _described(directory / path) for path in _paths(directory) if path != MANIFEST}
+    for path, (owner, group) in (owners or {}).items():
+        files[path] = replace(files[path], owner=owner, group=group)
     manifest = Manifest(gateway, taken, controllers, files)
     write_atomically(directory / MANIFEST, manifest.dump())
     return manifest
@@ -134,7 +150,10 @@ def read_manifest(directory: Path) -> Manifest:
             data["gateway"],
             data["taken"],
             data["controllers"],
-            {name: File(sha256, size, int(mode, 8)) for name, (sha256, size, mode) in data["files"].items()},
+            {
+                name: File(sha256, size, int(mode, 8), owner, group)
+                for name, (sha256, size, mode, owner, group) in data["files"].items()
+            },
         )
         intact = data["schema"] == _SCHEMA and manifest.dump() == path.read_bytes()
         outside = [name for name in manifest.files if name.startswith("/") or ".." in Path(name).parts]

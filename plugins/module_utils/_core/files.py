@@ -159,7 +159,30 @@ def _look(path: Path) -> State | None:
     else:
         raise FileRefused(f"{path}: neither a file nor a directory; move it away")
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
-    return State(content, mode, _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid))
+    return State(content, mode, *accounts(status))
+
+
+def accounts(status: os.stat_result) -> tuple[str, str]:
+    """Owner and group of a file by their names, or by their numbers where the host has no such account any more."""
+    return _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+
+
+def has_account(owner: str) -> bool:
+    """Whether the host knows an account by this name."""
+    return _knows(owner, pwd.getpwnam)
+
+
+def has_group(group: str) -> bool:
+    """Whether the host knows a group by this name."""
+    return _knows(group, grp.getgrnam)
+
+
+def _knows(name: str, entry: Callable[[str], object]) -> bool:
+    try:
+        entry(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _wanted(one: Mapping[str, Any]) -> State:

@@ -11,20 +11,23 @@ them, and files of it. What was asked of the lost one (packages, services, event
 
 from __future__ import annotations
 
+import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .backup import Configuration
-from .backup_set import BackupError, Manifest, verified
+from .backup import QUESTIONS, Configuration, ask
+from .backup_set import BackupError, File, Manifest, verified
 from .errors import CoreError
-from .files import plan
+from .files import accounts, has_account, has_group, plan
 from .gateway import Controller, Gateway
 from .store import Store, StoreError
 
 _MOST_NAMES = 5
+_PACKAGES = "gateway/packages"
 
 
 def fetch(
@@ -37,9 +40,9 @@ def fetch(
 ) -> dict[str, Any]:
     """Keep what the set ``wanted`` says of the gateway's controllers; what a module tells of it.
 
-    With ``files`` also what the gateway itself kept, and those files and directories by their paths. Nothing is kept
-    with ``check``. BackupError where no target has it whole, InventoryError with each controller that it does not know,
-    or knows as another.
+    With ``files`` also what the gateway itself kept, and those files and directories by their paths; then it is told
+    what else of the set is otherwise here. Nothing is kept with ``check``. BackupError where no target has it whole,
+    InventoryError with each controller that it does not know, or knows as another.
     """
     with fetched(configuration, wanted, target) as (manifest, directory, source):
         fresh = adopt(gateway, manifest, directory, check)
@@ -49,6 +52,7 @@ def fetch(
         for change in changes if not check else ():
             change.apply()
         brought = [str(change.path) for change in changes if change.path in lost]
+        other = [] if files is None else differences(manifest, directory)
     told = []
     for name, new in fresh.items():
         known = manifest.controllers[name]
@@ -56,8 +60,9 @@ def fetch(
         chip = f"its chip as it was read at {read}" if read else "no image, since its chip had never been read"
         message = f"set {manifest.id} holds its settings and {chip}"
         told.append({"name": name, "changed": new, "version": known["version"], "read": read, "msg": message})
-    answer = {"set": manifest.id, "taken": manifest.taken, "backup_target": source}
-    return {"changed": any(fresh.values()) or bool(brought), **answer, "files": brought, "controllers": told}
+    whole = {"set": manifest.id, "taken": manifest.taken, "backup_target": source}
+    changed = any(fresh.values()) or bool(brought)
+    return {"changed": changed, **whole, "files": brought, "differences": other, "controllers": told}
 
 
 @contextmanager
@@ -173,7 +178,8 @@ def adopt(gateway: Gateway, manifest: Manifest, directory: Path, check: bool) ->
 def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence[str]) -> dict[Path, Mapping[str, Any]]:
     """What a gateway that was set up anew had before, the controllers' own sets apart, by path.
 
-    Of its controllers nothing that it has learnt since is replaced. Files are root's, as all of a set are.
+    Of its controllers nothing that it has learnt since is replaced. Files are whose they were, where there is such an
+    account by now, and root's otherwise.
     """
     lost: dict[Path, Mapping[str, Any]] = {}
     for name, known in manifest.files.items():
@@ -186,8 +192,58 @@ def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence
             place = gateway.store.root / name
         else:
             continue
-        lost[place] = {"path": place, "content": (directory / name).read_bytes(), "mode": f"{known.mode:04o}"}
+        lost[place] = {
+            "path": place,
+            "content": (directory / name).read_bytes(),
+            "mode": f"{known.mode:04o}",
+            **_owners(known),
+        }
     return lost
+
+
+def _owners(known: File) -> dict[str, str]:
+    """Whose a file of a set is to be here; nobody but root can give one away."""
+    if os.geteuid():
+        return {}
+    return {
+        "owner": known.owner if has_account(known.owner) else "root",
+        "group": known.group if has_group(known.group) else "root",
+    }
+
+
+def differences(manifest: Manifest, directory: Path) -> list[dict[str, str]]:
+    """What of the gateway that the set was taken of is otherwise on this host: files by path, packages by name."""
+    told = []
+    for name, known in manifest.files.items():
+        if name.startswith("files/"):
+            path = Path(name.removeprefix("files"))
+            if problem := _differs(path, known, directory / name):
+                told.append({"what": str(path), "problem": problem})
+    if _PACKAGES in manifest.files:
+        here = _installed(ask(QUESTIONS[_PACKAGES]))
+        missing = _installed((directory / _PACKAGES).read_bytes()) - here
+        told += [{"what": f"package {name}", "problem": "is not installed"} for name in sorted(missing)]
+    return told
+
+
+def _differs(path: Path, known: File, kept: Path) -> str:
+    """In words; empty where it is what it was."""
+    try:
+        status, content = path.stat(), path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})" if path.exists() else "is missing"
+    if content != kept.read_bytes():
+        return "has another content"
+    mode, (owner, group) = stat.S_IMODE(status.st_mode), accounts(status)
+    if (mode, owner, group) != (known.mode, known.owner, known.group):
+        return f"is {owner}:{group} {mode:04o}, it was {known.owner}:{known.group} {known.mode:04o}"
+    return ""
+
+
+def _installed(packages: bytes) -> set[str]:
+    """The names of those that dpkg calls installed, without the architecture."""
+    lines = [line.split("\t") for line in packages.decode().splitlines()]
+    return {name.partition("=")[0].partition(":")[0] for name, state in lines if state.startswith("ii")}
 
 
 def _is_kept(name: str) -> bool:

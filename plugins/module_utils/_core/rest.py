@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ def bring_to_rest(gateway: Gateway, drain: str, deadline: float, check: bool = F
     """See that no unit of any controller runs, so that nobody misses the gateway.
 
     ``drain``: what to do when some do: ``refuse``, ``wait`` for them up to ``deadline`` seconds, or ``stop`` them; with
-    ``check`` only what ``refuse`` says is done. A controller that does not answer hears nothing from us already.
+    ``check`` only what ``refuse`` says is done. A controller that does not answer hears nothing from us already, nor
+    does one on a line that is not there any more.
     """
 
     def work(controller: Controller, device: Device) -> Result:
@@ -42,7 +44,10 @@ def bring_to_rest(gateway: Gateway, drain: str, deadline: float, check: bool = F
         _wait(device, deadline)
         return _result("came to rest")
 
-    return gateway.each(work, keep_alive=True)
+    gone = {one.name for one in gateway.controllers if "://" not in one.line and not os.path.exists(one.line)}
+    away = _result("its line is not there, so that it misses nobody")
+    results = gateway.each(work, keep_alive=True)
+    return [{**one, **away} if one["failed"] and one["name"] in gone else one for one in results]
 
 
 def stop_all(gateway: Gateway) -> list[Result]:
