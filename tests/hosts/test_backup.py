@@ -216,6 +216,11 @@ def test_the_server_removes_what_is_old_and_refuses_to_when_dates_are_forged(sit
     assert changes(site.play("backup_prune"))[VAULT] > 0
     assert at_target(site, "vault", "print(len(restic.sets()))") == before
     assert set(changes(site.play("backup_prune")).values()) == {0}
+    newcomer = {"backup_server_gateways": [SPARE, GATEWAY], "backup_rest_password": REST}
+    at_target(site, "vault", stored.format("2020-01-01 00:00:00"))
+    output = site.play("backup_prune", code=2, **newcomer)
+    assert f"nothing was removed of {SPARE}: " in " ".join(output.split()) and changes(output)[VAULT] > 0
+    assert at_target(site, "vault", "print(len(restic.sets()))") == before, "one that has nothing is no reason"
     at_target(site, "vault", stored.format("2040-01-01 00:00:00"))
     refused = " ".join(site.play("backup_prune", code=2).split())
     assert "is dated 2040-01-01" in refused and "nothing was removed" in refused
@@ -303,19 +308,18 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
     site.fleet.ssh(GATEWAY, START)
     kept = status(site)["set"]
     drill: dict[str, Any] = {
-        "recovery_drill_spare": SPARE,
         "recovery_drill_targets": [{"name": "vault", "server": VAULT, "by": "rest"}],
         "recovery_drill_sample": 1,
         "recovery_drill_soak": 0.3,
     }
     for wrong, reason in ((VAULT, "vault1 has /etc/multi_sonicator: expected bare Debian"), (GATEWAY, "is no gateway")):
-        assert reason in " ".join(
-            site.play("recovery_drill", code=2, **{**drill, "recovery_drill_spare": wrong}).split()
-        )
+        assert reason in " ".join(site.play("recovery_drill", code=2, recovery_drill_spare=wrong, **drill).split())
     entries = "sudo journalctl --output=cat --identifier=sshd --identifier=sudo | wc -l"
-    packages = site.fleet.ssh(SPARE, "ls /etc").stdout
     before = site.fleet.ssh(GATEWAY, entries).stdout
-    output = " ".join(site.play("recovery_drill", code=2, **drill).split())
+    site.variables |= drill
+    output = " ".join(site.follow("drill", 2, code=2, spare_a=SPARE).split())
+    for name in drill:
+        del site.variables[name]
     assert int(site.fleet.ssh(GATEWAY, entries).stdout) - int(before) < 10, "nobody but this test came in"
     assert f"gateway {GATEWAY} in " in output and "recovery time " in output and "canary" not in output
 
@@ -325,7 +329,8 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
     proof = result["gateways"][GATEWAY]
     assert (proof["set"], proof["targets"]) == (kept, ["vault"]) and 0 < proof["seconds"] < 600
     assert [one["problems"] for one in result["controllers"].values()] == [[]]
-    assert site.fleet.ssh(SPARE, "ls /etc").stdout == packages
+    left = "ls -d /etc/multi_sonicator /var/lib/multi_sonicator /etc/systemd/system/multi-sonicator-* 2>/dev/null"
+    assert site.fleet.ssh(SPARE, left, check=False).stdout == ""
     assert site.fleet.ssh(SPARE, "sudo grep -rl 'canary[.]of' /etc /var /srv /tmp /run", check=False).stdout == ""
     site.fleet.ssh(GATEWAY, f"sudo rm {by_hand}")
 
