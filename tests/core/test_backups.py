@@ -200,9 +200,11 @@ def test_a_target_that_is_away_is_told_until_it_has_a_set_again(place: Place) ->
         assert fetched(place)["backup_target"] == "hall"
     kept, problems = place.run()
     assert problems == [] and not place.status["failed"]
-    assert place.status["targets"]["vault"] | {"last_success": ""} == {
+    assert place.status["targets"]["vault"] | {"last_success": "", "oldest": ""} == {
         "last_success": "",
+        "oldest": "",
         "set": kept,
+        "sets": 2,
         "failures": 2,
         "error": None,
     }

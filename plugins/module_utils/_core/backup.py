@@ -29,7 +29,7 @@ from .errors import CoreError
 from .files import accounts
 from .gateway import Controller, Result
 from .operations import take_snapshots
-from .restic import Restic, Target
+from .restic import Restic, Snapshot, Target
 from .settings import PATH as SETTINGS
 from .settings import Settings, load
 from .store import Store, StoreError, dump_yaml, now
@@ -216,17 +216,19 @@ def run(settings: Settings | None, configuration: Configuration) -> Taken:
             status.note(None, [str(error)], dict.fromkeys((one.name for one in configuration.targets), str(error)))
             raise
         failures: dict[str, str | None] = {}
+        there: dict[str, Sequence[Snapshot]] = {}
         for target in configuration.targets:
             try:
                 restic = configuration.restic(target)
                 restic.keep(directory, manifest.id, configuration.gateway)
                 if configuration.kept and not target.append_only:
                     restic.forget(configuration.gateway, configuration.kept)
+                there[target.name] = restic.sets(configuration.gateway)
                 failures[target.name] = None
             except CoreError as error:
                 failures[target.name] = str(error)
         shutil.rmtree(directory)  # keys lie in it
-        status.note(manifest, problems, failures)
+        status.note(manifest, problems, failures, there)
     errors = [error for error in failures.values() if error]
     return Taken(manifest, [*problems, *errors], [name for name, error in failures.items() if not error])
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .backup_set import Manifest
 from .errors import MissingPackage
+from .restic import Snapshot
 from .store import now, write_atomically
 
 STATUS = "status.json"
@@ -39,8 +40,17 @@ class Status:
             self.data = {}
         self.data |= {"gateway": gateway, "interval": interval}
 
-    def note(self, manifest: Manifest | None, problems: Sequence[str], errors: Mapping[str, str | None]) -> None:
-        """Write down what became of a run: of each target an error, or None where it has the set ``manifest``."""
+    def note(
+        self,
+        manifest: Manifest | None,
+        problems: Sequence[str],
+        errors: Mapping[str, str | None],
+        there: Mapping[str, Sequence[Snapshot]] | None = None,
+    ) -> None:
+        """Write down what became of a run: of each target an error, or None where it has the set ``manifest``.
+
+        ``there``: the sets that each target has by now, oldest first, where it told.
+        """
         moment = now()
         known = self.data.get("targets") or {}
         targets = {}
@@ -50,6 +60,8 @@ class Status:
                 one |= {"last_success": moment, "set": manifest.id}
             else:
                 one |= {"failures": one["failures"] + 1}
+            if there and there.get(name):
+                one |= {"sets": len(there[name]), "oldest": there[name][0].moment}
             targets[name] = {**one, "error": error}
         self.data |= {
             "last_run": moment,
@@ -90,6 +102,9 @@ class Status:
             text = "When a target got a set last, 0 where it never did."
             gauge("last_success_timestamp_seconds", text, _epoch(one["last_success"]), target=name)
             gauge("target_failed", "Whether the last run did not.", one["error"] is not None, target=name)
+            gauge("sets", "How many sets a target has.", one.get("sets") or 0, target=name)
+            text = "When the oldest set was taken that a target has, 0 where it has none."
+            gauge("oldest_set_timestamp_seconds", text, _epoch(one.get("oldest")), target=name)
             failures.labels(**self._labels, target=name).inc(one["failures"])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(str(path), registry)

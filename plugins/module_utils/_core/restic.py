@@ -61,6 +61,11 @@ class Snapshot:
     host: str
     time: str
 
+    @property
+    def moment(self) -> str:
+        """The same, as everything else is told: UTC, in whole seconds."""
+        return datetime.datetime.fromisoformat(self.time).astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
 
 @dataclass(frozen=True)
 class Target:
