@@ -5,34 +5,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import people as access
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.people import Account, PeopleProblem
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "people": {"type": "list", "elements": "dict", "required": True},
-    "kept": {"type": "list", "elements": "str", "default": []},
-    "commands": {"type": "list", "elements": "dict", "default": []},
-    "authority": {"type": "str", "default": ""},
-    "connection": {"type": "str"},
-    "accounts": {"type": "dict", "default": {}},
-    "locked": {"type": "list", "elements": "str", "default": []},
-}
 
-
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Checks people and commands, and says what becomes of them on a gateway."""
 
-    _supports_check_mode = True
-    _requires_connection = False
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "people": {"type": "list", "elements": "dict", "required": True},
+        "kept": {"type": "list", "elements": "str", "default": []},
+        "commands": {"type": "list", "elements": "dict", "default": []},
+        "authority": {"type": "str", "default": ""},
+        "connection": {"type": "str"},
+        "accounts": {"type": "dict", "default": {}},
+        "locked": {"type": "list", "elements": "str", "default": []},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validated, options = self.validate_argument_spec(_OPTIONS)
+    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Check, and say."""
         connection, locked = options["connection"], set(options["locked"])
         accounts = [
             Account(name, int(fields[1]), fields[4], fields[5], name in locked)
@@ -46,13 +41,12 @@ class ActionModule(ActionBase):
             if connection is not None:
                 access.check_accounts(accounts, people, kept, connection)
         except PeopleProblem as problem:
-            host = (task_vars or {}).get("inventory_hostname")
+            host = self._variables.get("inventory_hostname")
             raise AnsibleActionFail(
                 "\n".join(f"{host}: {line}" for line in str(problem).splitlines())
                 + "\nCorrect it in the inventory; nothing was changed."
             ) from None
         return {
-            **result,
             "changed": False,
             "people": [
                 {

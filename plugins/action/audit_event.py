@@ -4,39 +4,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Adds a record."""
 
-    _supports_check_mode = True
-    _requires_connection = False
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "what": {"type": "str", "required": True},
+        "message": {"type": "str", "required": True},
+        "result": {"type": "str", "choices": ["changed", "failed", "refused"], "default": "changed"},
+        "gateway": {"type": "str", "default": ""},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        _validated, options = self.validate_argument_spec(
-            {
-                "what": {"type": "str", "required": True},
-                "message": {"type": "str", "required": True},
-                "result": {"type": "str", "choices": ["changed", "failed", "refused"], "default": "changed"},
-                "gateway": {"type": "str", "default": variables.get("inventory_hostname")},
-            }
-        )
+    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Add it."""
         gateway = options.pop("gateway")
-        result["changed"] = True
-        if not self._task.check_mode:
-            try:
-                record = audit.log_of(variables, self._templar.template).append(Event(**options), gateway=gateway)
-            except CoreError as error:
-                raise AnsibleActionFail(str(error)) from None
-            result["seq"] = record["seq"]
-        return result
+        if "gateway" not in self._task.args:  # one that is given as empty is none
+            gateway = self._variables.get("inventory_hostname")
+        if self._task.check_mode:
+            return {"changed": True}
+        record = self._audit_log().append(Event(**options), gateway=gateway)
+        return {"changed": True, "seq": record["seq"]}

@@ -5,44 +5,34 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit
-
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "log": {"type": "path"},
-    "public_key": {"type": "path"},
-    "kept": {"type": "list", "elements": "path", "default": []},
-    "since": {"type": "str"},
-    "until": {"type": "str"},
-    "gateway": {"type": "str"},
-    "controller": {"type": "str"},
-    "rollout": {"type": "str"},
-    "events": {"type": "list", "elements": "str", "default": []},
-    "limit": {"type": "int"},
-    "verify": {"type": "bool", "default": True},
-}
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Reads and verifies the audit log."""
 
-    _supports_check_mode = True
-    _requires_connection = False
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "log": {"type": "path"},
+        "public_key": {"type": "path"},
+        "kept": {"type": "list", "elements": "path", "default": []},
+        "since": {"type": "str"},
+        "until": {"type": "str"},
+        "gateway": {"type": "str"},
+        "controller": {"type": "str"},
+        "rollout": {"type": "str"},
+        "events": {"type": "list", "elements": "str", "default": []},
+        "limit": {"type": "int"},
+        "verify": {"type": "bool", "default": True},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validated, options = self.validate_argument_spec(ARGUMENTS)
-        place = options.pop("log") or self._templar.template((task_vars or {}).get(audit.VARIABLE, audit.DEFAULT_LOG))
+    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Read and verify it."""
+        place = options.pop("log") or self._templar.template(self._variables.get(audit.VARIABLE, audit.DEFAULT_LOG))
         public_key, kept, is_verified = (options.pop(name) for name in ("public_key", "kept", "verify"))
-        try:
-            findings = audit.verify(place, public_key, kept) if is_verified else []
-            records = audit.read(place, **options)
-        except CoreError as error:
-            raise AnsibleActionFail(str(error)) from None
+        findings = audit.verify(place, public_key, kept) if is_verified else []
+        records = audit.read(place, **options)
         told = [{**asdict(finding), "text": str(finding)} for finding in findings]
-        return {**result, "changed": False, "records": records, "findings": told}
+        return {"changed": False, "records": records, "findings": told}

@@ -8,11 +8,9 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.firmware_repository import (
     EXPIRY,
     ROLES,
@@ -35,70 +33,62 @@ _ROLE: dict[str, dict[str, Any]] = {
     "keys": {"type": "list", "elements": "path", "required": True, "no_log": False},
     "threshold": {"type": "int", "default": 1},
 }
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "directory": {"type": "path", "required": True},
-    "action": {
-        "type": "str",
-        "choices": ["create", "publish", "sign", "revoke", "refresh", "rotate"],
-        "required": True,
-    },
-    "keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
-    "passphrase": {"type": "str", "no_log": True},
-    "signers": {"type": "list", "elements": "dict", "default": [], "options": _SIGNER},
-    "generate_keys": {"type": "path", "no_log": False},
-    "roles": {"type": "dict", "default": {}, "options": {role: {"type": "dict", "options": _ROLE} for role in ROLES}},
-    "expiry": {
-        "type": "dict",
-        "default": {},
-        "options": {role: {"type": "int", "default": days} for role, days in EXPIRY.items()},
-    },
-    "product": {"type": "str", "default": "multi_sonicator_io"},
-    "version": {"type": "str"},
-    "image": {"type": "path"},
-    "counter": {"type": "int"},
-    "part": {"type": "str", "default": "m32"},
-    "hardware_revisions": {"type": "list", "elements": "str", "default": []},
-    "profile": {"type": "str", "default": "multi_sonicator_io"},
-    "profile_min_version": {"type": "int", "default": 1},
-    "profile_max_version": {"type": "int"},
-    "fuses": {"type": "dict", "default": {}},
-    "notes": {"type": "str", "default": ""},
-}
-_REQUIRED_IF = [("action", "publish", ("version", "image")), ("action", "revoke", ("version",))]
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Works out a change of the repository, and writes it unless in check mode."""
 
-    _supports_check_mode = True
-    _supports_diff = True
-    _requires_connection = False
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "directory": {"type": "path", "required": True},
+        "action": {
+            "type": "str",
+            "choices": ["create", "publish", "sign", "revoke", "refresh", "rotate"],
+            "required": True,
+        },
+        "keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
+        "passphrase": {"type": "str", "no_log": True},
+        "signers": {"type": "list", "elements": "dict", "default": [], "options": _SIGNER},
+        "generate_keys": {"type": "path", "no_log": False},
+        "roles": {
+            "type": "dict",
+            "default": {},
+            "options": {role: {"type": "dict", "options": _ROLE} for role in ROLES},
+        },
+        "expiry": {
+            "type": "dict",
+            "default": {},
+            "options": {role: {"type": "int", "default": days} for role, days in EXPIRY.items()},
+        },
+        "product": {"type": "str", "default": "multi_sonicator_io"},
+        "version": {"type": "str"},
+        "image": {"type": "path"},
+        "counter": {"type": "int"},
+        "part": {"type": "str", "default": "m32"},
+        "hardware_revisions": {"type": "list", "elements": "str", "default": []},
+        "profile": {"type": "str", "default": "multi_sonicator_io"},
+        "profile_min_version": {"type": "int", "default": 1},
+        "profile_max_version": {"type": "int"},
+        "fuses": {"type": "dict", "default": {}},
+        "notes": {"type": "str", "default": ""},
+    }
+    RULES: ClassVar[dict[str, Any]] = {
+        "required_if": [("action", "publish", ("version", "image")), ("action", "revoke", ("version",))]
+    }
+    REMEDY = "correct its permissions"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(_OPTIONS, required_if=_REQUIRED_IF)
-        try:
-            repository = FirmwareRepository(self._path(options["directory"]))
-            with contextlib.nullcontext() if self._task.check_mode else repository.exclusive():
-                change = self._change(repository, options)
-                if not self._task.check_mode:
-                    change.apply()
-        except CoreError as error:
-            raise AnsibleActionFail(str(error)) from None
-        except OSError as error:
-            raise AnsibleActionFail(f"{error.filename}: {error.strerror}; correct its permissions") from None
+    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Work it out, and write it."""
+        repository = FirmwareRepository(self._path(options["directory"]))
+        with contextlib.nullcontext() if self._task.check_mode else repository.exclusive():
+            change = self._change(repository, options)
+            if not self._task.check_mode:
+                change.apply()
         return {
-            **result,
             "changed": change.changed,
             "diff": {"before": change.before, "after": change.after},
             "repository": change.after,
             "waiting": change.waiting,
         }
-
-    def _path(self, path: str) -> Path:
-        """A path on the control node; a relative one is the playbook's."""
-        return Path(self._loader.path_dwim(path))
 
     def _change(self, repository: FirmwareRepository, options: Mapping[str, Any]) -> Change:
         action = options["action"]

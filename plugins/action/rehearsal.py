@@ -8,87 +8,64 @@ import base64
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import now
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, rehearsal, rehearsal_twin
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule as Controllers
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import rehearsal, rehearsal_twin
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of, find_profiles
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rehearsal import Site
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rehearsal_twin import Act, Kept
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import parse_policy
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import RolloutState
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "operation": {
-        "type": "str",
-        "required": True,
-        "choices": ["prepare", "seed", "judge", "remove", "record", "require"],
-    },
-    "gateways": {"type": "list", "elements": "str", "required": True},
-    "only": {"type": "list", "elements": "str", "default": []},
-    "version": {"type": "str", "default": ""},
-    "policy": {"type": "dict", "default": {}},
-    "directory": {"type": "path"},
-    "firmware": {"type": "str", "default": ""},
-    "fail": {"type": "str", "default": ""},
-    "soak": {"type": "float"},
-    "longest_soak": {"type": "float", "default": 5.0},
-    "twin": {"type": "dict"},
-    "flashes": {"type": "dict"},
-    "act": {"type": "str", "choices": ["rollout", "failure"]},
-    "acts": {"type": "list", "elements": "dict", "default": []},
-    "valid_for": {"type": "float", "default": 7.0},
-    "results": {"type": "path"},
-    "key": {"type": "path"},
-}
 
+class ActionModule(ControlNodeAction):
+    """One operation."""
 
-class ActionModule(Controllers):
-    """One operation. Of what the modules on controllers share it takes how profiles are found."""
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "operation": {
+            "type": "str",
+            "required": True,
+            "choices": ["prepare", "seed", "judge", "remove", "record", "require"],
+        },
+        "gateways": {"type": "list", "elements": "str", "required": True},
+        "only": {"type": "list", "elements": "str", "default": []},
+        "version": {"type": "str", "default": ""},
+        "policy": {"type": "dict", "default": {}},
+        "directory": {"type": "path"},
+        "firmware": {"type": "str", "default": ""},
+        "fail": {"type": "str", "default": ""},
+        "soak": {"type": "float"},
+        "longest_soak": {"type": "float", "default": 5.0},
+        "twin": {"type": "dict"},
+        "flashes": {"type": "dict"},
+        "act": {"type": "str", "choices": ["rollout", "failure"]},
+        "acts": {"type": "list", "elements": "dict", "default": []},
+        "valid_for": {"type": "float", "default": 7.0},
+        "results": {"type": "path"},
+        "key": {"type": "path"},
+    }
+    RULES: ClassVar[dict[str, Any]] = {
+        "required_if": [
+            ("operation", "prepare", ["directory"]),
+            ("operation", "seed", ["twin"]),
+            ("operation", "judge", ["twin", "act", "flashes"]),
+            ("operation", "remove", ["twin"]),
+            ("operation", "record", ["twin", "results", "key"]),
+            ("operation", "require", ["results", "key"]),
+        ]
+    }
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do it."""
-        variables = task_vars or {}
-        result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
-        rules = {
-            "required_if": [
-                ("operation", "prepare", ["directory"]),
-                ("operation", "seed", ["twin"]),
-                ("operation", "judge", ["twin", "act", "flashes"]),
-                ("operation", "remove", ["twin"]),
-                ("operation", "record", ["twin", "results", "key"]),
-                ("operation", "require", ["results", "key"]),
-            ]
-        }
-        _validation, options = self.validate_argument_spec(_OPTIONS, **rules)
-        operations = {
-            "prepare": self._prepare,
-            "seed": self._seed,
-            "judge": self._judge,
-            "remove": self._remove,
-            "record": self._record_result,
-            "require": self._require,
-        }
-        try:
-            result.update(operations[options["operation"]](options, variables))
-        except CoreError as error:
-            raise AnsibleActionFail(str(error)) from None
-        return result
-
-    def _prepare(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Draw up the twin, and make the directory that it is to be in."""
-        site, profiles = self._site(options, variables)
-        kept = self._kept(options, variables)
+        site, profiles = self._site(options)
+        kept = self._kept(options)
         rehearsal_twin.require_boards(site.controllers, profiles, kept, options["firmware"])
         if options["fail"] and options["fail"] not in site.chosen():
             raise CoreError(
@@ -114,19 +91,17 @@ class ActionModule(Controllers):
             "kept": {gateway: sorted(found) for gateway, found in kept.items()},
         }
 
-    def _seed(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _seed(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Put the boards to where an act begins."""
         twin = json.loads(json.dumps(options["twin"]))  # Ansible's own kinds of text are none that YAML can write
-        firmware = self._loader.path_dwim(options["firmware"]) if options["firmware"] else None
-        flashes = rehearsal_twin.seed(
-            Path(twin["directory"]), twin["controllers"], self._kept(options, variables), firmware and Path(firmware)
-        )
+        firmware = self._path(options["firmware"]) if options["firmware"] else None
+        flashes = rehearsal_twin.seed(Path(twin["directory"]), twin["controllers"], self._kept(options), firmware)
         return {"changed": True, "flashes": flashes}
 
-    def _judge(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _judge(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What became of an act."""
         twin, name = options["twin"], options["act"]
-        directory, hostvars = Path(twin["directory"]), variables["hostvars"]
+        directory, hostvars = Path(twin["directory"]), self._variables["hostvars"]
         state = RolloutState(directory / "rollouts", name)
         if not state.exists:
             reasons = {str(hostvars[gateway].get("_rehearsal_failure") or "") for gateway in options["gateways"]} - {""}
@@ -166,12 +141,12 @@ class ActionModule(Controllers):
         told["problems"] = act.disturbed(broken)
         return {"changed": False, "act": told}
 
-    def _remove(self, options: Mapping[str, Any], _variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _remove(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Remove the twin's directory, whose boards are not simulated any more."""
         shutil.rmtree(options["twin"]["directory"])
         return {"changed": True}
 
-    def _record_result(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Sign the result, and tell the audit log of it."""
         twin, acts = options["twin"], options["acts"]
         result = rehearsal.write_result(
@@ -190,7 +165,7 @@ class ActionModule(Controllers):
             result="failed" if result["problems"] else "changed",
             message=f"{told}, digest {result['digest']}",
         )
-        audit.log_of(variables, self._templar.template).append(event)
+        self._audit_log().append(event)
         until = f"counts until {result['expires']}: {path}"
         return {
             "changed": True,
@@ -199,43 +174,40 @@ class ActionModule(Controllers):
             "msg": "\n".join([f"{told}; it {until}", *result["problems"]]),
         }
 
-    def _require(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _require(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Fail unless what the role controllers is about to do was rehearsed."""
-        site, _profiles = self._site(options, variables)
+        site, _profiles = self._site(options)
         chosen = set(site.chosen())
         found = {
             f"{gateway}/{one['name']}": one
             for gateway in options["gateways"]
-            for one in (variables["hostvars"][gateway].get("_controllers_result") or {}).get("controllers") or ()
+            for one in (self._variables["hostvars"][gateway].get("_controllers_result") or {}).get("controllers") or ()
         }
         if all(found.get(one, {}).get("outcome") == "unchanged" for one in chosen):
             return {"changed": False, "msg": "there is nothing to do, which needs no rehearsal"}
         images = {one: result["image"] for one, result in found.items() if one in chosen and result.get("image")}
-        inventories = [f"-i {place}" for place in variables.get("ansible_inventory_sources") or ()]
+        inventories = [f"-i {place}" for place in self._variables.get("ansible_inventory_sources") or ()]
         version = [f"-e firmware_version={options['version']}"] if options["version"] else []
         command = " ".join(["ansible-playbook", "multi_sonicator.ops.rehearse", *inventories, *version])
         result = rehearsal.require(site.subject(images), Path(options["results"]), Path(options["key"]), command)
         return {"changed": False, "msg": f"rehearsed by {result['who']} at {result['ended']} ({result['id']})"}
 
-    def _site(
-        self, options: Mapping[str, Any], variables: Mapping[str, Any]
-    ) -> tuple[Site, Mapping[str, Mapping[str, Any]]]:
+    def _site(self, options: Mapping[str, Any]) -> tuple[Site, Mapping[str, Mapping[str, Any]]]:
         """What the inventory says, and the profiles of its controllers."""
-        hostvars = variables["hostvars"]
+        hostvars = self._variables["hostvars"]
         controllers = {gateway: controllers_of(gateway, hostvars[gateway]) for gateway in options["gateways"]}
-        profiles = self._profiles({"controllers": [one for found in controllers.values() for one in found]}, variables)
+        profiles = find_profiles(chain(*controllers.values()), self._variables, self._loader.get_basedir())
         versions = {
             gateway: str(hostvars[gateway].get("controllers_firmware_version") or "") for gateway in options["gateways"]
         }
         digests = {name: rehearsal.digest(data) for name, data in profiles.items()}
         return Site(controllers, versions, digests, options["policy"], options["only"], options["version"]), profiles
 
-    @staticmethod
-    def _kept(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, dict[str, Kept]]:
+    def _kept(self, options: Mapping[str, Any]) -> dict[str, dict[str, Kept]]:
         """What the role's tasks have fetched from the real gateways, by gateway and controller."""
         kept: dict[str, dict[str, Kept]] = {}
         for gateway in options["gateways"]:
-            fetched = variables["hostvars"][gateway].get("_rehearsal_fetched") or {"sets": {}, "objects": {}}
+            fetched = self._variables["hostvars"][gateway].get("_rehearsal_fetched") or {"sets": {}, "objects": {}}
             objects = {digest: base64.b64decode(content) for digest, content in fetched["objects"].items()}
             kept[gateway] = {}
             for name, content in fetched["sets"].items():

@@ -5,61 +5,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import now
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, rollout_report, rollout_run
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.history import History
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import Plan, describe
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import RolloutState, who
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "operation": {"type": "str", "required": True, "choices": ["plan", "next", "request", "show"]},
-    "directory": {"type": "str", "required": True},
-    "id": {"type": "str", "default": ""},
-    "what": {"type": "str", "default": ""},
-    "gateways": {"type": "list", "elements": "str", "default": []},
-    "only": {"type": "list", "elements": "str", "default": []},
-    "policy": {"type": "dict", "default": {}},
-    "retry": {"type": "bool", "default": False},
-    "previous": {"type": "str", "default": ""},
-    "approved": {"type": "list", "elements": "str", "default": []},
-    "approval_deadline": {"type": "float", "default": 0.0},
-    "history": {"type": "str", "default": ""},
-    "reason": {"type": "str", "default": ""},
-    "request": {"type": "str", "choices": ["pause", "resume", "stop", "abort", "approve"]},
-}
 
-
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """One operation on a rollout."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_diff = True
-    _requires_connection = False
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "operation": {"type": "str", "required": True, "choices": ["plan", "next", "request", "show"]},
+        "directory": {"type": "str", "required": True},
+        "id": {"type": "str", "default": ""},
+        "what": {"type": "str", "default": ""},
+        "gateways": {"type": "list", "elements": "str", "default": []},
+        "only": {"type": "list", "elements": "str", "default": []},
+        "policy": {"type": "dict", "default": {}},
+        "retry": {"type": "bool", "default": False},
+        "previous": {"type": "str", "default": ""},
+        "approved": {"type": "list", "elements": "str", "default": []},
+        "approval_deadline": {"type": "float", "default": 0.0},
+        "history": {"type": "str", "default": ""},
+        "reason": {"type": "str", "default": ""},
+        "request": {"type": "str", "choices": ["pause", "resume", "stop", "abort", "approve"]},
+    }
+    RULES: ClassVar[dict[str, Any]] = {"required_if": [("operation", "request", ["request"])]}
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def work(self, options: dict[str, Any]) -> dict[str, Any]:
         """Do it."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        rules = {"required_if": [("operation", "request", ["request"])]}
-        _unused, options = self.validate_argument_spec(_OPTIONS, **rules)
-        self._log = audit.log_of(task_vars or {}, self._templar.template)
-        operations = {"plan": self._plan, "next": self._next, "request": self._request, "show": self._show}
-        try:
-            result.update(operations[options["operation"]](options, (task_vars or {}).get("hostvars", {})))
-        except CoreError as error:
-            raise AnsibleActionFail(str(error)) from None
-        return result
+        self._log = self._audit_log()  # an expression may name it, which must not fail halfway
+        return super().work(options)
 
-    def _plan(self, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _plan(self, options: Mapping[str, Any]) -> dict[str, Any]:
         entries, pending, unchanged = [], [], {}
         for gateway in options["gateways"]:
-            variables = hostvars[gateway]
+            variables = self._variables["hostvars"][gateway]
             preview = variables.get("_controllers_result") or {}
             unchanged[gateway] = [
                 {"name": one["name"], "failed": False, "msg": one["msg"]}
@@ -95,9 +82,9 @@ class ActionModule(ActionBase):
         told = f"rollout {rollout_id} of {len(drawn.members)} controllers"
         return {**answer, "plan": describe(drawn), "msg": told}
 
-    def _next(self, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _next(self, options: Mapping[str, Any]) -> dict[str, Any]:
         run = rollout_run.Run(RolloutState(options["directory"], options["id"]), self._display.display)
-        gateways = options["gateways"]
+        gateways, hostvars = options["gateways"], self._variables.get("hostvars", {})
         if options["previous"] == "work":
             results = {gateway: hostvars[gateway].get("_controllers_result") or {} for gateway in gateways}
             run.note(results)
@@ -142,7 +129,7 @@ class ActionModule(ActionBase):
         except CoreError as error:
             self._display.warning(f"the rollout goes on, but {error}")
 
-    def _request(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, options: Mapping[str, Any]) -> dict[str, Any]:
         state = RolloutState(options["directory"], options["id"])
         run = rollout_run.Run(state, self._display.display)
         request = options["request"]
@@ -162,7 +149,7 @@ class ActionModule(ActionBase):
     def _record(self, state: RolloutState, what: str, message: str, result: str = "changed") -> None:
         self._log.append(Event(what=what, result=result, message=message), rollout=state.id)
 
-    def _show(self, options: Mapping[str, Any], _hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _show(self, options: Mapping[str, Any]) -> dict[str, Any]:
         state = RolloutState(options["directory"], options["id"])
         run = rollout_run.Run(state, self._display.display)
         answer = {

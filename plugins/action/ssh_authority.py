@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority import ensure_key
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority import SshAuthority, ensure_key
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority_action import SshAuthorityAction
 
 
@@ -16,9 +16,10 @@ class ActionModule(SshAuthorityAction):
     OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
         "ca_key": {"type": "path", "required": True},
         "host_ca_key": {"type": "path"},
+        **SshAuthorityAction.OPTIONS,
     }
 
-    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+    def work_on(self, authority: SshAuthority, options: dict[str, Any]) -> dict[str, Any]:
         """Make what is missing."""
         check_mode = self._task.check_mode
         public_key, changed = ensure_key(options["ca_key"], check_mode)
@@ -26,5 +27,5 @@ class ActionModule(SshAuthorityAction):
         if options["host_ca_key"]:
             answer["host_public_key"], made = ensure_key(options["host_ca_key"], check_mode)
             changed |= made
-        changed |= self.authority.ensure_krl(options["ca_key"], check_mode)
-        return {"changed": changed, "krl": str(self.authority.krl), **answer}
+        changed |= authority.ensure_krl(options["ca_key"], check_mode)
+        return {"changed": changed, "krl": str(authority.krl), **answer}

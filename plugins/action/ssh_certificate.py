@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import write_atomically
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority import SshAuthority
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority_action import SshAuthorityAction
 
 
@@ -27,15 +28,16 @@ class ActionModule(SshAuthorityAction):
         "until": {"type": "int", "default": -1},
         "path": {"type": "path"},
         "reason": {"type": "str", "default": ""},
+        **SshAuthorityAction.OPTIONS,
     }
     RULES: ClassVar[dict[str, Any]] = {"required_if": [("state", "present", ["identity", "principals", "public_key"])]}
 
-    def work(self, options: dict[str, Any]) -> dict[str, Any]:
+    def work_on(self, authority: SshAuthority, options: dict[str, Any]) -> dict[str, Any]:
         """Issue or revoke."""
         if options["state"] == "revoked":
-            whose, changed = self.authority.revoke(options["ca_key"], options, options["reason"], self._task.check_mode)
-            return {"changed": changed, "identities": whose, "krl": str(self.authority.krl)}
-        record, changed = self.authority.issue(options["ca_key"], options, self._task.check_mode)
+            whose, changed = authority.revoke(options["ca_key"], options, options["reason"], self._task.check_mode)
+            return {"changed": changed, "identities": whose, "krl": str(authority.krl)}
+        record, changed = authority.issue(options["ca_key"], options, self._task.check_mode)
         path = options["path"]
         if path:
             text = record["certificate"].encode()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 import gc
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +98,8 @@ class ActionModule(ActionBase):
 
     def _profiles(self, arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The profiles that the task's controllers name, checked; those given as data come on top."""
-        inventories = [task_vars.get("inventory_dir"), *task_vars.get("ansible_inventory_sources", [])]
-        search = [Path(place) if Path(place).is_dir() else Path(place).parent for place in inventories if place]
-        # Of an inventory that is a directory Ansible takes every file for a part, so that profiles lie beside it.
-        search += [Path(place).parent for place in inventories if place and Path(place).is_dir()]
-        search.append(Path(self._loader.get_basedir()))
-        controllers = arguments.get("controllers") or []
-        names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers}
         given = dict(arguments.get("profiles") or {})
-        return {
-            name: given[name] if name in given else load_profile(name, search, _of_this_run()) for name in sorted(names)
-        }
+        return find_profiles(arguments.get("controllers") or [], task_vars, self._loader.get_basedir(), given)
 
     def _offered(self, arguments: Mapping[str, Any]) -> dict[str, str]:
         """The files of the repository that the gateway needs to verify the releases that the task asks for."""
@@ -224,3 +215,22 @@ def controllers_of(gateway: str, variables: Mapping[str, Any]) -> list[dict[str,
         {key: value for key, value in one.items() if value is not None}
         for one in checked.validated_parameters["controllers"]
     ]
+
+
+def find_profiles(
+    controllers: Iterable[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    basedir: str,
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The profiles that controllers name, checked: those ``given``, others from beside inventories and playbook."""
+    inventories = [variables.get("inventory_dir"), *variables.get("ansible_inventory_sources", [])]
+    search = [Path(place) if Path(place).is_dir() else Path(place).parent for place in inventories if place]
+    # Of an inventory that is a directory Ansible takes every file for a part, so that profiles lie beside it.
+    search += [Path(place).parent for place in inventories if place and Path(place).is_dir()]
+    search.append(Path(basedir))
+    names = {str(entry.get("profile") or _DEFAULT_PROFILE) for entry in controllers}
+    given = given or {}
+    return {
+        name: given[name] if name in given else load_profile(name, search, _of_this_run()) for name in sorted(names)
+    }
