@@ -6,65 +6,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.errors import CoreError
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.events import Event
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core.store import age, now
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import audit, recovery_drill, rehearsal_twin
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import ActionModule as Controllers
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils import recovery_drill, rehearsal_twin
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.controller_action import controllers_of, find_profiles
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.recovery_drill import GatewayProof, Proof
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "operation": {"type": "str", "required": True, "choices": ["choose", "prepare", "judge"]},
-    "gateways": {"type": "list", "elements": "str", "required": True},
-    "results": {"type": "path", "required": True},
-    "sample": {"type": "int", "default": 0},
-    "directory": {"type": "path"},
-    "drill": {"type": "dict"},
-    "new": {"type": "list", "elements": "str", "default": []},
-    "metrics": {"type": "str", "default": ""},
-}
 
+class ActionModule(ControlNodeAction):
+    """One operation."""
 
-class ActionModule(Controllers):
-    """One operation. Of what the modules on controllers share it takes how profiles are found."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do it."""
-        variables = task_vars or {}
-        result: dict[str, Any] = ActionBase.run(self, tmp, task_vars)
-        rules = {"required_if": [("operation", "prepare", ["directory"]), ("operation", "judge", ["drill"])]}
-        _validation, options = self.validate_argument_spec(_OPTIONS, **rules)
-        operations = {"choose": self._choose, "prepare": self._prepare, "judge": self._judge}
-        try:
-            result.update(operations[options["operation"]](options, variables))
-        except CoreError as error:
-            raise AnsibleActionFail(str(error)) from None
-        return result
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "operation": {"type": "str", "required": True, "choices": ["choose", "prepare", "judge"]},
+        "gateways": {"type": "list", "elements": "str", "required": True},
+        "results": {"type": "path", "required": True},
+        "sample": {"type": "int", "default": 0},
+        "directory": {"type": "path"},
+        "drill": {"type": "dict"},
+        "new": {"type": "list", "elements": "str", "default": []},
+        "metrics": {"type": "str", "default": ""},
+    }
+    RULES: ClassVar[dict[str, Any]] = {
+        "required_if": [("operation", "prepare", ["directory"]), ("operation", "judge", ["drill"])]
+    }
 
     @staticmethod
-    def _choose(options: Mapping[str, Any], _variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _choose(options: Mapping[str, Any]) -> dict[str, Any]:
         """The gateway that is to come back."""
-        return {
-            "changed": False,
-            "gateway": recovery_drill.due_gateway(
-                recovery_drill.results(Path(options["results"])), options["gateways"]
-            ),
-        }
+        known = recovery_drill.results(Path(options["results"]))
+        return {"changed": False, "gateway": recovery_drill.due_gateway(known, options["gateways"])}
 
-    def _prepare(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the controllers, and make the boards that they are to come back on."""
-        hostvars = variables["hostvars"]
+        hostvars = self._variables["hostvars"]
         controllers = {gateway: controllers_of(gateway, hostvars[gateway]) for gateway in options["gateways"]}
-        profiles = self._profiles({"controllers": [one for found in controllers.values() for one in found]}, variables)
+        profiles = find_profiles(chain(*controllers.values()), self._variables, self._loader.get_basedir())
         chosen = recovery_drill.due(
             recovery_drill.results(Path(options["results"])), controllers, max(0, options["sample"])
         )
@@ -81,9 +62,9 @@ class ActionModule(Controllers):
             "boards": recovery_drill.build(directory, chosen) if not self._task.check_mode else {},
         }
 
-    def _judge(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _judge(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Compare what came back with what it was, and keep the result."""
-        drill, hostvars = options["drill"], variables["hostvars"]
+        drill, hostvars = options["drill"], self._variables["hostvars"]
         seconds = time.time() - drill["began"]
         proofs = {}
         for gateway, names in drill["names"].items():
@@ -106,7 +87,7 @@ class ActionModule(Controllers):
             result="failed" if result["problems"] else "changed",
             message=f"{told}: {', '.join([*spared, *proofs])}",
         )
-        audit.log_of(variables, self._templar.template).append(event)
+        self._audit_log().append(event)
         if options["metrics"]:
             known = recovery_drill.results(results)
             recovery_drill.measure(Path(options["metrics"]).expanduser(), known, drill["controllers"])
