@@ -30,12 +30,13 @@ def plan(host: Host, names: Sequence[str], run: bool, restart: bool = False, che
     """What has to change for all units to run, or with ``run`` false for none to.
 
     ``restart``: also those that run already are started anew. With ``check`` units may be missing that something else
-    would have brought. UnitRefused names the first that can not run.
+    would have brought. Where no systemd is at work, as in an image that is being made, none can be started or stopped.
+    UnitRefused names the first that can not run.
     """
-    told = host.must(["systemctl", "show", f"--property={_PROPERTIES}", "--", *names])
+    told = host.must(["systemctl", "show", f"--property={_PROPERTIES}", "--", *names]).strip()
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in told.split("\n\n")] if told else []
     changes = []
-    for name, block in zip(names, told.strip().split("\n\n"), strict=True):
-        state = dict(line.split("=", 1) for line in block.splitlines())
+    for name, state in zip(names, blocks or [_on_disk(host, name, run) for name in names], strict=True):
         there, active = state["LoadState"] != "not-found", state["ActiveState"] in _RUNS
         if run and not check and state["LoadState"] != "loaded":
             raise UnitRefused(f"{name}: {_REASONS.get(state['LoadState'], 'systemd cannot load it')}")
@@ -49,6 +50,16 @@ def plan(host: Host, names: Sequence[str], run: bool, restart: bool = False, che
         if verbs := [verb for verb, due in wanted.items() if due]:
             changes.append(Change(name, verbs))
     return changes
+
+
+def _on_disk(host: Host, name: str, run: bool) -> dict[str, str]:
+    """What systemctl would say, as far as files tell; that it runs already where it is to, and else does not."""
+    enabled = host.run(["systemctl", "is-enabled", "--", name]).stdout.strip()
+    return {
+        "LoadState": "loaded" if enabled and enabled != "not-found" else "not-found",
+        "UnitFileState": enabled,
+        "ActiveState": "active" if run else "inactive",
+    }
 
 
 _REASONS = {
