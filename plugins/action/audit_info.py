@@ -30,7 +30,7 @@ class ActionModule(ControlNodeAction):
 
     def work(self, options: dict[str, Any]) -> dict[str, Any]:
         """Read and verify it."""
-        place = options.pop("log") or self._templar.template(self._variables.get(audit.VARIABLE, audit.DEFAULT_LOG))
+        place = options.pop("log") or self._audit_log().path
         public_key, kept, is_verified = (options.pop(name) for name in ("public_key", "kept", "verify"))
         findings = audit.verify(place, public_key, kept) if is_verified else []
         records = audit.read(place, **options)
