@@ -22,19 +22,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the task on one host."""
         super().run(tmp, task_vars)
-        files = self._task.args.get("files")
-        if not isinstance(files, list) or not all(isinstance(one, Mapping) for one in files):
-            return self._bring(files, task_vars)  # the module's to complain about
-        sources = {str(one.get("path")): self._source(one) for one in files if one.get("src") and "content" not in one}
+        files, absent = self._task.args.get("files"), self._task.args.get("state") == "absent"
+        if absent or not isinstance(files, list) or not all(isinstance(one, Mapping) for one in files):
+            return self._bring(files, task_vars)  # which needs no content, or is the module's to complain about
+        sources: dict[str, Path] = {}
         try:
-            known = [_by_digest(one, sources.get(str(one.get("path")))) for one in files]
+            known = [self._by_digest(one, sources) for one in files]
             result = self._bring(known, task_vars)
-            lacking = [path for path in result.get("lacking") or () if path in sources]
-            if lacking:
-                sent = {path: self._send(sources[path], number) for number, path in enumerate(lacking)}
-                result = self._bring(
-                    [{**one, "src": sent[one["path"]]} if one["path"] in sent else one for one in known], task_vars
-                )
+            if lacking := result.get("lacking"):
+                sent = {digest: {"src": self._send(sources[digest], digest)} for digest in lacking}
+                result = self._bring([one | sent.get(str(one.get("sha256")), {}) for one in known], task_vars)
         finally:
             for source in sources.values():
                 self._loader.cleanup_tmp_file(str(source))
@@ -46,6 +43,17 @@ class ActionModule(ActionBase):
         )
         return result
 
+    def _by_digest(self, one: Mapping[str, Any], sources: dict[str, Path]) -> dict[str, Any]:
+        """The entry with the digest of its file, which goes to ``sources``, in place of the file."""
+        if one.get("sha256") and not one.get("src") and one.get("content") is None:
+            raise AnsibleActionFail(f"{one.get('path')}: sha256 is given, and neither src nor content that it is of")
+        if not one.get("src") or one.get("content") is not None:
+            return dict(one)
+        source = self._source(one)
+        digest = str(one.get("sha256") or hashlib.sha256(source.read_bytes()).hexdigest())
+        sources[digest] = source
+        return {**{name: value for name, value in one.items() if name != "src"}, "sha256": digest}
+
     def _source(self, one: Mapping[str, Any]) -> Path:
         """The file, or what is in it where a vault keeps that."""
         try:
@@ -54,19 +62,12 @@ class ActionModule(ActionBase):
             reason = str(getattr(error, "message", "") or error).splitlines()[0]
             raise AnsibleActionFail(f"{one.get('path')}: {reason}") from None
 
-    def _send(self, source: Path, number: int) -> str:
+    def _send(self, source: Path, name: str) -> str:
         """Where the host has it now, in a directory that goes with the task."""
         shell = self._connection._shell
         if shell.tmpdir is None:
             self._make_tmp_path()
-        place: str = shell.join_path(shell.tmpdir, f"file{number}")
+        place: str = shell.join_path(shell.tmpdir, name)
         self._transfer_file(str(source), place)
         self._fixup_perms2((shell.tmpdir, place))
         return place
-
-
-def _by_digest(one: Mapping[str, Any], source: Path | None) -> dict[str, Any]:
-    if source is None:
-        return dict(one)
-    digest = one.get("sha256") or hashlib.sha256(source.read_bytes()).hexdigest()
-    return {**{name: value for name, value in one.items() if name != "src"}, "sha256": digest}

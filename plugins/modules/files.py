@@ -101,8 +101,8 @@ changed_paths:
   elements: str
   sample: [/etc/example/example.conf]
 lacking:
-  description: Those whose content is known by its digest alone and is not there; nothing was judged or changed.
-  returned: where there are some
+  description: Digests of contents that are not there; nothing was judged or changed. Between the module's two halves.
+  returned: where files of the control node have to be sent first
   type: list
   elements: str
 """
@@ -136,9 +136,10 @@ def main() -> None:
     )
     done = []
     try:
-        if missing := lacking(module.params["files"]):
+        present = module.params["state"] == "present"
+        if present and (missing := lacking(module.params["files"])):
             module.exit_json(changed=True, lacking=missing)
-        changes = plan(module.params["files"], module.params["state"] == "present", module.check_mode)
+        changes = plan(module.params["files"], present, module.check_mode)
         for change in changes:
             if not module.check_mode:
                 change.apply()

@@ -11,10 +11,10 @@ from typing import Any
 from support.ansible import Control, Run
 
 
-def bring(control: Control, *files: dict[str, Any], code: int = 0, check: bool = False) -> Run:
+def bring(control: Control, *files: dict[str, Any], code: int = 0, check: bool = False, state: str = "present") -> Run:
     """Runs the module for them on the control node itself."""
     play = control.directory / "play.yml"
-    task = {"name": "Bring them", "multi_sonicator.ops.files": {"files": list(files)}}
+    task = {"name": "Bring them", "multi_sonicator.ops.files": {"files": list(files), "state": state}}
     play.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
     where = ("-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter={{ ansible_playbook_python }}")
     vault = ("--vault-password-file", str(control.directory / "vault"))
@@ -47,6 +47,8 @@ def test_what_is_lacking_is_sent_once(tmp_path: Path) -> None:
     there.chmod(0o644)
     assert bring(control, *wanted).result("files")["changed_paths"] == [str(there)]
     assert there.stat().st_mode & 0o777 == 0o755
+    source.unlink()
+    assert bring(control, *wanted, state="absent").changed and not there.parent.exists()
     left = list((control.directory / ".ansible/tmp").glob("*"))
     assert left == [], "nothing of what was sent stays aside"
 
@@ -82,6 +84,7 @@ def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path) -> None:
     for wrong, message in (
         ({"src": "nowhere.bin"}, f"{there}: Could not find or access 'nowhere.bin'"),
         ({"src": "one", "sha256": "0" * 64}, f"{there}: what is to be there has not the SHA-256 0000"),
+        ({"sha256": "0" * 64}, f"{there}: sha256 is given, and neither src nor content that it is of"),
         ({"src": "one", "content": "one\n"}, "parameters are mutually exclusive: content|src"),
     ):
         assert message in " ".join(bring(control, {"path": str(there), **wrong}, code=2).output.split())

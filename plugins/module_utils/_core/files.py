@@ -125,8 +125,8 @@ def plan(files: Sequence[Mapping[str, Any]], present: bool = True, check: bool =
 
 
 def lacking(files: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The paths whose content is known by its ``sha256`` alone, and is not there."""
-    return [str(one["path"]) for one in files if _by_digest(one) and _found_content(one) is None]
+    """Each ``sha256`` of a content that is known by it alone, and is not there."""
+    return [str(one["sha256"]) for one in files if _by_digest(one) and _found_content(one) is None]
 
 
 def _by_digest(one: Mapping[str, Any]) -> bool:
