@@ -115,12 +115,8 @@ def sanity(version: str | None = None) -> Check:
 
 
 def on_a_gateway(*arguments: str) -> Check:
-    """Tests with a Debian 12 gateway's libraries, where Ansible can't be imported.
-
-    Mostly they wait for boards, so that something else has room beside them.
-    """
-    check = tests("core on a gateway", str(GATEWAY / "python"), "-m", "not timing", "-n", "3", *arguments)
-    return dataclasses.replace(check, cores=1)
+    """Tests with a Debian 12 gateway's libraries, where Ansible can't be imported. Mostly they wait for boards."""
+    return tests("core on a gateway", str(GATEWAY / "python"), "-m", "not timing", "-n", "4", *arguments)
 
 
 def smoke(version: str) -> Check:
