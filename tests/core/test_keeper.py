@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _core import backup, lock, settings
 from _core import keeper as keeping
-from _core import lock, settings
+from _core.backup import Configuration
 from _core.installation import Installation
+from _core.restic import Target
 from support import site
 from support.profiles import mapping
 from support.virtual import Board, VirtualLine, opened
@@ -120,6 +122,19 @@ def test_it_hears_everybody_and_says_so(runtime: Runtime) -> None:
     assert found["values"]["sonicator4_status_flags"] == []
     assert 0 < found["round_trip_ms"] < LONGEST_GAP_MS
     assert 0 < runtime.status()["lines"][0]["longest_gap"] < 1
+
+
+def test_a_backup_leaves_it_its_pace(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {name: question for name, question in backup.QUESTIONS.items() if question[0] in ("cat", "uname")}
+    monkeypatch.setattr(backup, "QUESTIONS", asked)
+    target = Target("vault", str(runtime.place / "repository"), "first", "second")
+    configuration = Configuration("gateway_a", runtime.place / "backup", [], [], [target], None, 3600.0, {})
+    configuration.restic(target).create()
+    runtime.forget()
+    for _turn in range(3):
+        taken = backup.run(settings.load(runtime.configuration), configuration)
+        assert taken.problems == [] and set(taken.manifest.controllers) == set("abcd")
+    runtime.require_spoken_to(*"abcd")
 
 
 def test_neighbours_of_a_controller_that_is_flashed_go_on_hearing_from_it(runtime: Runtime) -> None:
