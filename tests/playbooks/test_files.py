@@ -74,7 +74,8 @@ def test_another_content_stays_where_it_is_not_to_be_replaced(tmp_path: Path) ->
     assert bring(control, *wanted).changed and not bring(control, *wanted).changed
     (tmp_path / "new").unlink()
     run = bring(control, wanted[0], {**wanted[1], "src": "other"}, code=2)
-    assert "root.json: has another content, which is not to be replaced; nothing was changed" in run.output
+    told = run.result("files")["msg"]
+    assert "root.json: has another content, which is not to be replaced; nothing was changed" in told
     assert there.read_text() == "one\n" and not (tmp_path / "new").exists()
 
 
@@ -87,5 +88,5 @@ def test_what_cannot_be_meant_is_refused_by_name(tmp_path: Path) -> None:
         ({"sha256": "0" * 64}, f"{there}: sha256 is given, and neither src nor content that it is of"),
         ({"src": "one", "content": "one\n"}, "parameters are mutually exclusive: content|src"),
     ):
-        assert message in " ".join(bring(control, {"path": str(there), **wrong}, code=2).output.split())
+        assert message in bring(control, {"path": str(there), **wrong}, code=2).result("files")["msg"]
         assert not there.exists()
