@@ -123,9 +123,10 @@ import shutil, yaml
 read = lambda name: yaml.safe_load((place / "controllers" / name / "set.yml").read_text())
 print(json.dumps({name: read(name)["settings"] for name in manifest.controllers}))
 print((place / "gateway/packages").read_text().count("python3-serial="))
+print("multi-sonicator" in (place / "gateway/warnings").read_text() + (place / "gateway/services.json").read_text())
 shutil.rmtree(place)
 """
-    told, settings, packages = at_target(site, "vault", fetched).splitlines()
+    told, settings, packages, asked = at_target(site, "vault", fetched).splitlines()
     manifest = json.loads(told)
     assert set(manifest["controllers"]) == {one["name"] for one in BOARDS}
     for name in manifest["controllers"]:
@@ -136,7 +137,7 @@ shutil.rmtree(place)
     assert "files/etc/multi_sonicator/tls/ca.crt" in manifest["files"]
     assert any(path.startswith("files/etc/ssh/ssh_host_") for path in manifest["files"])
     assert not any("backup.json" in path or "multi_sonicator/backup/" in path for path in manifest["files"])
-    assert packages == "1"
+    assert (packages, asked) == ("1", "True")
 
 
 def test_a_controller_comes_back(site: HostSite) -> None:
