@@ -188,6 +188,20 @@ def test_a_set_does_not_reach_out_of_its_directory(copy: Path) -> None:
         read_manifest(copy)
 
 
+def test_a_set_says_whose_its_files_were_and_one_from_before_is_none_the_less_whole(tmp_path: Path) -> None:
+    before = fill(tmp_path, 1)
+    assert verified(tmp_path) == before and b"owners" not in (tmp_path / MANIFEST).read_bytes()
+    names = {"files/etc/hostname": ("daemon", "adm"), "files/etc/empty": ("root", "root")}
+    kept = seal(tmp_path, "gateway_a", before.taken, before.controllers, names)
+    assert kept.id != before.id and verified(tmp_path, kept.id).files["files/etc/hostname"].owners == ("daemon", "adm")
+    data = json.loads((tmp_path / MANIFEST).read_bytes())
+    assert data["owners"] == {"files/etc/hostname": ["daemon", "adm"]}
+    data["owners"]["files/etc/hostname"] = ["root", "adm"]
+    (tmp_path / MANIFEST).write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    with pytest.raises(BackupError, match="damaged"):
+        verified(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", json.dumps({"id": "x", "files": {"a": 1}})])
 def test_what_is_no_manifest(copy: Path, content: str) -> None:
     (copy / MANIFEST).write_text(content)

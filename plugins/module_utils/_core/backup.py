@@ -44,7 +44,7 @@ QUESTIONS = {
     "gateway/services.json": ("systemctl", "list-units", "--all", "--type=service,timer", "--output=json"),
     "gateway/unit-files.json": ("systemctl", "list-unit-files", "--type=service,timer", "--output=json"),
     "gateway/events.jsonl": ("journalctl", "--identifier=multi_sonicator", "--output=json", "--quiet"),
-    # All of it would be most of what is stored, and of use to nobody who has the central log.
+    # The whole journal would be most of what is stored.
     "gateway/warnings": ("journalctl", "--priority=warning", "--since=-7d", "--output=short-iso", "--quiet"),
 }
 

@@ -52,6 +52,14 @@ class File:
     owner: str = "root"
     group: str = "root"
 
+    @property
+    def owners(self) -> tuple[str, str]:
+        """Account and group."""
+        return self.owner, self.group
+
+
+_ROOT = ("root", "root")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -82,16 +90,16 @@ class Manifest:
         return json.dumps({"id": self.id, **self._body()}, indent=1, sort_keys=True).encode() + b"\n"
 
     def _body(self) -> dict[str, Any]:
-        files = {
-            path: [file.sha256, file.size, f"{file.mode:04o}", file.owner, file.group]
-            for path, file in self.files.items()
-        }
+        files = {path: [file.sha256, file.size, f"{file.mode:04o}"] for path, file in self.files.items()}
+        owners = {path: [file.owner, file.group] for path, file in self.files.items() if file.owners != _ROOT}
         return {
             "schema": _SCHEMA,
             "gateway": self.gateway,
             "taken": self.taken,
             "controllers": {name: dict(one) for name, one in self.controllers.items()},
             "files": files,
+            # Sets from before owners were kept have none, and stay what they were.
+            **({"owners": owners} if owners else {}),
         }
 
 
@@ -151,8 +159,8 @@ def read_manifest(directory: Path) -> Manifest:
             data["taken"],
             data["controllers"],
             {
-                name: File(sha256, size, int(mode, 8), owner, group)
-                for name, (sha256, size, mode, owner, group) in data["files"].items()
+                name: File(sha256, size, int(mode, 8), *data.get("owners", {}).get(name, _ROOT))
+                for name, (sha256, size, mode) in data["files"].items()
             },
         )
         intact = data["schema"] == _SCHEMA and manifest.dump() == path.read_bytes()

@@ -235,7 +235,7 @@ def _differs(path: Path, known: File, kept: Path) -> str:
     if content != kept.read_bytes():
         return "has another content"
     mode, (owner, group) = stat.S_IMODE(status.st_mode), accounts(status)
-    if (mode, owner, group) != (known.mode, known.owner, known.group):
+    if (mode, owner, group) != (known.mode, *known.owners):
         return f"is {owner}:{group} {mode:04o}, it was {known.owner}:{known.group} {known.mode:04o}"
     return ""
 
