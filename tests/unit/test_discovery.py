@@ -125,6 +125,12 @@ def test_a_limit_and_what_the_caller_knows(machine: Machine) -> None:
     assert missing.problem.startswith("is not there")
 
 
+def test_ports_come_in_the_order_they_are_wanted_in_and_others_by_their_numbers(machine: Machine) -> None:
+    paths = [machine.plug(f"ttyUSB{number}") for number in (10, 9, 2)]
+    assert list(machine.ports()) == ["ttyUSB2", "ttyUSB9", "ttyUSB10"]
+    assert list(machine.ports(*paths[:2], programmers=(paths[2],))) == ["ttyUSB10", "ttyUSB9", "ttyUSB2"]
+
+
 @given(st.text())
 def test_any_text_is_a_path_or_refused(text: str) -> None:
     try:

@@ -77,8 +77,8 @@ class Port:
 def find(wanted: Sequence[str] = (), programmers: Collection[str] = (), root: Path = Path("/")) -> list[Port]:
     """All serial ports of USB adapters, or only those called ``wanted``, and ``programmers``, known to be some.
 
-    A wanted port that is not there comes back with its problem. ``root`` is where /dev, /sys and /run are. CoreError
-    for what can be no port's name.
+    Those wanted come first, in their order; one that is not there comes back with its problem. ``root`` is where
+    /dev, /sys and /run are. CoreError for what can be no port's name.
     """
     asked = {_target(name): name for name in wanted}
     told = {_target(name): name for name in programmers}
@@ -88,7 +88,7 @@ def find(wanted: Sequence[str] = (), programmers: Collection[str] = (), root: Pa
     for target, name in {**asked, **told}.items():
         names.setdefault(target, [name])
     ports = []
-    for target in sorted(names):
+    for target in [*asked, *sorted(names.keys() - asked.keys(), key=_by_number)]:
         if not wanted or target in asked or target in told:
             port = replace(_port(target, names[target], root), asked=target in asked)
             if target in told:
@@ -106,6 +106,11 @@ def _target(name: str) -> str:
     if not usable(name):
         raise CoreError(f"port {name!r} can be no port; expected a path such as /dev/serial/by-id/NAME")
     return os.path.realpath(name)
+
+
+def _by_number(target: str) -> list[tuple[str, int]]:
+    """What sorts ttyUSB2 before ttyUSB10."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", target)]
 
 
 def _names(dev: Path) -> Iterator[str]:
