@@ -21,7 +21,9 @@ extends_documentation_fragment:
   - multi_sonicator.ops._controllers
 options:
   set:
-    description: Id of the set, or V(latest), or V(previous) for the one that the last deployment kept.
+    description:
+      - Its id, V(latest) for the newest of a controller that ran, or V(previous) for the one that the last deployment of a
+        version kept.
     type: str
     default: latest
   names:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from _core import image
 from _core.operations import change_firmware, take_snapshots
+from _core.snapshot import find
 from _core.store import Store
 from _core.targets import from_sets
 from support.cuts import BOARD, QUICK, SETTINGS, Lane
@@ -57,6 +58,10 @@ def test_a_replacement_becomes_what_the_broken_one_was(lane: Lane, kept: str) ->
     require_as_in(lane, kept)
     again = restore(lane, kept)
     assert (again["outcome"], again["changed"]) == ("unchanged", False)
+    store = Store(lane.state / "state")
+    blank = store.load_set(BOARD, store.set_ids(BOARD)[-1])
+    assert (blank["version"], blank["settings"]) == (None, {}), "what it was before is kept"
+    assert find(store, BOARD, "latest")["id"] == kept, "but is nothing to go back to"
 
 
 def test_an_eeprom_that_was_altered_comes_back(lane: Lane) -> None:

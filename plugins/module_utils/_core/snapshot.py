@@ -99,6 +99,9 @@ def from_line(device: Device, store: Store) -> Set:
 def find(store: Store, name: str, wanted: str) -> Set:
     """The set ``wanted`` of a controller: an id, ``latest``, or ``previous``.
 
+    ``latest`` is the newest of a controller that ran. What was read from a chip that said nothing, such as a blank one
+    before it got its firmware, is taken by its id, or where there is nothing else.
+
     ``previous`` is the one that the last deployment of a release kept before it wrote. Going back to it does not make
     it another: a second rollback finds the controller where it should be.
     """
@@ -108,7 +111,9 @@ def find(store: Store, name: str, wanted: str) -> Set:
             f"controller {name}: no set is kept in {store.controller(name)}; take one with snapshot.yml first"
         )
     if wanted == "latest":
-        return store.load_set(name, ids[-1])
+        newest_first = (store.load_set(name, set_id) for set_id in reversed(ids))
+        ran = next((one for one in newest_first if one["version"] or one["settings"]), None)
+        return ran or store.load_set(name, ids[-1])
     if wanted != "previous":
         return store.load_set(name, wanted)
     under_way = store.journal(name).steps
