@@ -47,7 +47,7 @@ SHOWN_OF_A_FAILURE = 80
 class Check:
     name: str
     command: tuple[str, ...]
-    deadline: float = 600.0
+    deadline: float = 1200.0  # against what hangs; at a low priority beside tests a minute becomes many
     pytest: bool = False
     background: bool = True
     needs_tests: bool = True

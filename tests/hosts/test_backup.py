@@ -231,6 +231,17 @@ def test_the_server_removes_what_is_old_and_refuses_to_when_dates_are_forged(sit
     site.fleet.ssh(VAULT, f"sudo rm /srv/multi_sonicator_backup/rest/{GATEWAY}/snapshots/{forged}")
 
 
+def test_the_server_is_hardened_as_gateways_are(site: HostSite) -> None:
+    """Gateways store there on, and nobody else comes in by their accounts."""
+    peers = [{"port": port, "protocol": "tcp", "peers": ["gateways"], "comment": "backups"} for port in (22, 8000)]
+    site.play("harden", target=VAULT, hardening_firewall_allow=peers)
+    site.play("access", target=VAULT, access_people=[{"name": "vera", "role": "viewer"}])
+    site.fleet.ssh(GATEWAY, START)
+    told = status(site)
+    assert not told["failed"] and told["problems"] == []
+    assert {told["targets"][name]["set"] for name in ("vault", "hall")} == {told["set"]}
+
+
 def test_the_recovery_password_opens_it(site: HostSite) -> None:
     for name in ("vault", "hall"):
         lost = f"print(len(Restic(dataclasses.replace(target, password={RECOVERY!r}), Path('/root/x')).sets()))"
