@@ -22,8 +22,8 @@ extends_documentation_fragment:
 options:
   set:
     description:
-      - Its id, V(latest) for the newest of a controller that ran, or V(previous) for the one that the last deployment of a
-        version kept.
+      - Its id, V(latest) for the newest of a controller that ran, or V(previous) for the one that the last deployment
+        of a version kept.
     type: str
     default: latest
   names:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,10 @@ def results(directory: Path) -> list[Result]:
 def due(
     known: Sequence[Result], controllers: Mapping[str, Sequence[Mapping[str, Any]]], sample: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """The controllers that were proven longest ago, or never, by gateway: ``sample`` of them, or all with 0."""
-    proven = _proven(known, "controllers")
+    """The controllers whose turn it is, by gateway: ``sample`` of them, or all with 0."""
+    turn = _turns(known, "controllers")
     every = [(gateway, dict(one)) for gateway, entries in controllers.items() for one in entries]
-    every.sort(key=lambda one: proven.get(f"{one[0]}/{one[1]['name']}", -1))
+    every.sort(key=lambda one: turn(f"{one[0]}/{one[1]['name']}"))
     chosen: dict[str, list[dict[str, Any]]] = {gateway: [] for gateway in controllers}
     for gateway, one in every[: sample or None]:
         chosen[gateway].append(one)
@@ -86,18 +86,26 @@ def due(
 
 
 def due_gateway(known: Sequence[Result], gateways: Sequence[str]) -> str:
-    """The gateway that was proven longest ago, or never; empty without any."""
-    proven = _proven(known, "gateways")
-    return min(gateways, key=lambda one: proven.get(one, -1), default="")
+    """The gateway whose turn it is; empty without any."""
+    return min(gateways, key=_turns(known, "gateways"), default="")
 
 
-def _proven(known: Sequence[Result], kind: str) -> dict[str, int]:
-    """In which result, by its place, something came back last, by its id."""
+def _turns(known: Sequence[Result], kind: str) -> Callable[[str], tuple[int, int]]:
+    """What sorts first whatever had its turn longest ago, or never, and of those what is unproven for longest.
+
+    Not by proofs alone: what does not come back would be in each drill, and the others in none.
+    """
+    tried, proven = _last(known, kind), _last(known, kind, proven=True)
+    return lambda identity: (tried.get(identity, -1), proven.get(identity, -1))
+
+
+def _last(known: Sequence[Result], kind: str, proven: bool = False) -> dict[str, int]:
+    """In which result, by its place, something was to come back last, by its id; or with ``proven`` came back."""
     return {
         identity: place
         for place, result in enumerate(known)
         for identity, proof in result.get(kind, {}).items()
-        if not proof["problems"]
+        if not (proven and proof["problems"])
     }
 
 
@@ -186,7 +194,7 @@ def measure(directory: Path, known: Sequence[Result], controllers: Mapping[str, 
     registry, last = CollectorRegistry(), known[-1]
 
     def proven(kind: str, identity: str) -> float:
-        place = _proven(known, kind).get(identity)
+        place = _last(known, kind, proven=True).get(identity)
         return 0.0 if place is None else _epoch(known[place][kind][identity]["taken"])
 
     def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:

@@ -334,13 +334,25 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
     inventory.parent.mkdir()
     inventory.write_text(json.dumps(given | drill))
     site.variables = {"target": GATEWAY}
+    drills = site.place / ".local/state/multi_sonicator/drills"
+    elsewhere = site.inventory.parent / f"host_vars/{SPARE}.json"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text('{"ansible_port": 1}')
+    site.follow("drill", 2, code=2, spare_a=SPARE)
+    [path] = drills.glob("*.json")
+    result = json.loads(path.read_text())
+    [problem] = result["problems"]
+    assert f"{GATEWAY}: {SPARE} cannot be reached: " in problem, "controllers have their drill all the same"
+    assert [one["problems"] for one in result["controllers"].values()] == [[]]
+    path.unlink()
+    shutil.rmtree(elsewhere.parent)
     output = " ".join(site.follow("drill", 2, code=2, spare_a=SPARE).split())
     site.variables = given
     shutil.rmtree(inventory.parent)
     assert site.fleet.ssh(GATEWAY, modules).stdout == before, "the gateway itself has no part in it"
     assert f"gateway {GATEWAY} in " in output and "recovery time " in output and "canary" not in output
 
-    [path] = (site.place / ".local/state/multi_sonicator/drills").glob("*.json")
+    [path] = drills.glob("*.json")
     result = json.loads(path.read_text())
     assert result["problems"] == [f"{GATEWAY}: {by_hand} is missing"], "all else is what it was"
     proof = result["gateways"][GATEWAY]
