@@ -8,7 +8,11 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.control_node_action import ControlNodeAction
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority import DEFAULT_REGISTER, SshAuthority
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.ssh_authority import (
+    DEFAULT_REGISTER,
+    AuthorityError,
+    SshAuthority,
+)
 
 
 class SshAuthorityAction(ControlNodeAction):
@@ -18,8 +22,11 @@ class SshAuthorityAction(ControlNodeAction):
 
     def work(self, options: dict[str, Any]) -> dict[str, Any]:
         """Have the module work on the register, with its paths as those on the control node."""
-        paths = {name for name, option in self.OPTIONS.items() if option["type"] == "path"}
-        options = {name: self._path(value) if name in paths and value else value for name, value in options.items()}
+        for name, option in self.OPTIONS.items():
+            if option["type"] == "path" and options[name] is not None:
+                if not options[name]:
+                    raise AuthorityError(f"{name} is empty: expected the path of a file on the control node")
+                options[name] = self._path(options[name])
         return self.work_on(SshAuthority(options["register"], self._audit_log()), options)
 
     @abstractmethod

@@ -229,6 +229,7 @@ def test_bad_people_and_commands_are_refused_and_nothing_is_written(site: Site) 
     assert "www-data: is an account of the system here" in site.access(code=2, access_people=[BAD_PEOPLE[4]])
     commands = [{"role": "viewer", "command": "/bin/*"}, {"role": "viewer", "command": "/bin/ls", "pattern": ".*"}]
     assert "command 2 (" in site.access(code=2, access_commands=commands)
+    assert "ca_key is empty: expected the path of a file" in site.access(code=2, access_ca_key="")
     assert site.root("gw1", state) == before
     assert not Path("/tmp/pwned").exists()
 
