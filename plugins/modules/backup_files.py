@@ -239,7 +239,7 @@ def _keep(module: AnsibleModule) -> dict[str, Any]:
     configuration = _configuration(module)
     if missing := [str(path) for path in configuration.files if not path.exists()]:
         raise CoreError(f"{', '.join(missing)}: not there; correct files, nothing was stored")
-    answer = {"changed": True, "set": "", "files": [str(path) for path in backup.files(configuration)]}
+    answer = {"changed": True, "set": "", "files": [str(path) for path in backup.files(configuration, True)]}
     if module.check_mode:
         return answer
     _done, problems = backup.prepare(configuration)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from _core.gateway import InventoryError
 from _core.operations import take_snapshots
 from _core.recovery import fetch
 from _core.restic import Restic, Target
+from _core.snapshot import find
 from support import site
 from support.cuts import BOARD, QUICK, SETTINGS, Lane
 from support.profiles import mapping
@@ -58,11 +59,11 @@ class Place:
         values = {"repository": str(self.repositories / name), "password": "first", "recovery_password": "second"}
         return Target(**{"name": name, **values, **other})
 
-    def settings(self, **more: Any) -> settings.Settings:
-        """What the gateway's programs are told of its controllers."""
+    def settings(self, profile: Mapping[str, Any] | None = None, **more: Any) -> settings.Settings:
+        """What the gateway's programs are told of its controllers, by the profile with other parts."""
         entries = site.entries(self.lane.virtual, **more)
         path = self.lane.directory / "gateway.json"
-        options = {"controllers": entries, "profiles": {"multi_sonicator_io": mapping()}}
+        options = {"controllers": entries, "profiles": {"multi_sonicator_io": {**mapping(), **(profile or {})}}}
         places = {"state_directory": str(self.lane.state / "state"), "lock_directory": str(self.lane.state)}
         path.write_bytes(settings.dump({**options, **places}))
         return settings.load(path)
@@ -243,6 +244,11 @@ def test_a_silent_controller_is_told_and_keeps_nothing_else_away(place: Place) -
     assert len(problems) == 1 and problems[0].startswith(f"controller {BOARD}: ")
     assert place.ids("vault") == [before, kept]
     assert fetched(place, kept)["controllers"][0]["version"] == "1.0.0", "what was known of it before"
+    store = place.settings().store
+    blank = {**find(store, BOARD, "latest"), "id": "99991231T000000Z-aaaaaa", "version": None, "settings": {}}
+    store.save_set(BOARD, blank)  # as it was read when its chip was replaced, and did not come up
+    kept, _problems = place.run()
+    assert fetched(place, kept)["controllers"][0]["version"] == "1.0.0", "and not the blank chip since"
 
 
 def test_an_image_that_is_damaged_on_the_gateway_is_told(place: Place) -> None:
@@ -322,6 +328,11 @@ def test_of_another_board_nothing_is_taken(place: Place) -> None:
     other = {"unit": 9}
     with pytest.raises(InventoryError, match=f"is of another board: unit {place.settings().controllers[0].unit} there"):
         fetched(place, **other)
+    assert fetched(place, profile={"description": "said in other words"})["controllers"][0]["version"] == "1.0.0"
+    narrow = mapping()
+    narrow["groups"]["sonicator"]["points"]["amplitude"]["max"] = 21
+    with pytest.raises(InventoryError, match=r"the profile here does not admit its settings: .*sonicator1_amplitude"):
+        fetched(place, profile=narrow)
     with pytest.raises(BackupError, match="no set x"):
         fetched(place, "x")
     with pytest.raises(BackupError, match=r"there is no backup target nowhere \(there are vault, hall\)"):
@@ -359,6 +370,54 @@ def test_a_full_disk_is_told_and_the_next_run_makes_up_for_it(place: Place) -> N
         assert fetched(place, kept, "vault")["set"] == kept
     finally:
         subprocess.run(["umount", path], check=True)
+
+
+def test_a_lock_of_somebody_who_died_is_no_reason(place: Place) -> None:
+    """As of a run that a power cut ended while it removed old sets, for which nobody else may work there."""
+    first, _problems = place.run()
+    target = place.targets[0]
+    locks = Path(target.repository) / "locks"
+    known = {"RESTIC_REPOSITORY": target.repository, "RESTIC_PASSWORD": target.password}
+    with subprocess.Popen(["restic", "check", "--no-cache"], env={**os.environ, **known}) as other:
+        while not any(locks.iterdir()):
+            assert other.poll() is None, "it was done too soon"
+        other.kill()
+    assert any(locks.iterdir())
+    kept, problems = place.run()
+    assert problems == [] and place.ids("vault") == [first, kept]
+
+
+def test_what_links_lead_to_is_kept_of_a_control_node(place: Place, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "shared.yml").write_text("shared\n")
+    (place.files / "linked").symlink_to(elsewhere)
+    (place.files / "linked.yml").symlink_to(elsewhere / "shared.yml")
+    (elsewhere / "round").symlink_to(place.files)
+    gateway = {str(path.relative_to(place.files)) for path in backup.files(place.configuration, False)}
+    control_node = {str(path.relative_to(place.files)) for path in backup.files(place.configuration, True)}
+    assert gateway == {"tls.key"}
+    assert control_node == {"tls.key", "linked/shared.yml", "linked.yml"}
+    manifest, directory, problems = backup.take(None, place.configuration)
+    assert problems == [] and len(manifest.files) == 3
+    assert (directory / "files" / place.files.relative_to("/") / "linked/shared.yml").read_text() == "shared\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can make a disk that is full")
+def test_a_gateway_whose_disk_is_full_says_so(place: Place) -> None:
+    place.run()
+    own = place.configuration.directory
+    aside = own.with_suffix(".aside")
+    own.rename(aside)
+    own.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", own], check=True)
+    try:
+        (place.files / "grown").write_bytes(os.urandom(3_000_000))
+        with pytest.raises(OSError, match="No space left on device"):
+            place.run()
+        assert place.status["failed"] and not (own / "set").exists()
+    finally:
+        subprocess.run(["umount", own], check=True)
 
 
 @pytest.mark.parametrize("after", [0.1, 0.6, 1.5])

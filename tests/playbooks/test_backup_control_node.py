@@ -82,6 +82,13 @@ def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> No
 
         (tmp_path / "lost").rename(lost)
         entry = kept["backup_control_sets"][0]
+        away = [
+            {**entry["targets"][0], "repository": "rest:http://127.0.0.1:1/", "environment": {"KEY": "canary.of-s3"}}
+        ]
+        site.control.environment["ANSIBLE_VERBOSITY"] = "1"
+        for playbook, more in (("backup_control_node", {}), ("restore", told)):
+            run = site.play(playbook, code=2, **more, backup_control_sets=[{**entry, "targets": away}])
+            assert "the target cannot be reached" in " ".join(run.output.split()) and "canary" not in run.output
         wrong = [{**entry, "files": [*entry["files"], str(tmp_path / "nowhere")]}]
         refused = site.play("backup_control_node", code=2, backup_control_sets=wrong).output
         assert "nowhere: not there; correct files, nothing was stored" in " ".join(refused.split())

@@ -16,11 +16,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import events, lock
+from . import events, lock, snapshot
 from .backup_set import BackupError, Manifest, seal
 from .backup_status import Status
 from .change import Policy
@@ -116,7 +116,10 @@ def take(settings: Settings | None, configuration: Configuration) -> tuple[Manif
         except BackupError as error:
             problems.append(str(error))
     owners = {}
-    for path in files(configuration):
+    # What a control node keeps is restored whole; of a gateway's links to units systemd keeps account.
+    for path in files(
+        configuration, settings is None, lambda error: problems.append(f"{error.filename}: {error.strerror}")
+    ):
         name = f"files/{path.relative_to('/')}"
         try:
             _copy(path, directory / name)
@@ -147,11 +150,10 @@ def _controller(store: Store, controller: Controller, result: Result, directory:
 
 
 def _newest(store: Store, name: str, taken: str | None, directory: Path) -> Result:
-    """Put the set just ``taken`` of a controller there, or else the newest that is kept, with its images."""
-    ids = store.set_ids(name)
-    if not taken and not ids:
+    """Put the set just ``taken`` of a controller there, or else the latest that is kept, with its images."""
+    if not taken and not store.set_ids(name):
         return {}
-    content = store.load_set(name, taken or ids[-1])
+    content = snapshot.find(store, name, taken or "latest")
     images = content["images"] or {}
     objects = {images[memory]: store.get(images[memory]) for memory in ("flash", "eeprom") if memory in images}
     for digest, data in objects.items():
@@ -160,13 +162,28 @@ def _newest(store: Store, name: str, taken: str | None, directory: Path) -> Resu
     return {"set": content["id"], "version": content["version"], "images": content["images"]}
 
 
-def files(configuration: Configuration) -> Iterator[Path]:
-    """The regular files that are to be kept."""
-    for start in configuration.files:
-        for path in [start] if not start.is_dir() else sorted(start.rglob("*")):
-            excluded = any(path.is_relative_to(other) for other in configuration.excluded)
-            if not excluded and path.is_file() and not path.is_symlink():
-                yield path
+def files(
+    configuration: Configuration, follow: bool, failed: Callable[[OSError], None] = lambda _error: None
+) -> Iterator[Path]:
+    """The regular files that are to be kept, and those that a link among the paths themselves leads to.
+
+    With ``follow`` what any link leads to is kept in its place. ``failed`` hears of each directory that can't be read.
+    """
+
+    def kept(path: Path) -> bool:
+        return not any(path.is_relative_to(other) for other in configuration.excluded)
+
+    for start in filter(kept, configuration.files):
+        if start.is_file():
+            yield start
+        seen = set()  # links may lead round in circles
+        for place, directories, names in os.walk(start, onerror=failed, followlinks=follow):
+            seen.add(os.path.realpath(place))
+            inner = sorted(name for name in directories if kept(Path(place, name)))
+            directories[:] = [name for name in inner if os.path.realpath(Path(place, name)) not in seen]
+            for path in (Path(place, name) for name in sorted(names)):
+                if kept(path) and path.is_file() and (follow or not path.is_symlink()):
+                    yield path
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -215,6 +232,7 @@ def run(settings: Settings | None, configuration: Configuration) -> Taken:
         try:
             manifest, directory, problems = take(settings, configuration)
         except (CoreError, OSError) as error:
+            shutil.rmtree(configuration.directory / "set", ignore_errors=True)  # or a full disk stays so, untold
             status.note(None, [str(error)], dict.fromkeys((one.name for one in configuration.targets), str(error)))
             raise
         failures: dict[str, str | None] = {}

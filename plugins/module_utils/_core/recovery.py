@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def fetch(
     InventoryError with each controller that it does not know, or knows as another.
     """
     with fetched(configuration, wanted, target) as (manifest, directory, source):
-        fresh = adopt(gateway, manifest, directory, check)
-        lost = {} if files is None else _lost(gateway, manifest, directory, files)
+        fresh, unfit = adopt(gateway, manifest, directory, check, whole=files is None)
+        lost = {} if files is None else _lost(gateway, manifest, directory, files, unfit)
         missing = {parent for path in lost for parent in path.parents if not parent.exists()}
         changes = plan([*({"path": parent} for parent in sorted(missing)), *lost.values()])
         for change in changes if not check else ():
@@ -60,6 +60,9 @@ def fetch(
         chip = f"its chip as it was read at {read}" if read else "no image, since its chip had never been read"
         message = f"set {manifest.id} holds its settings and {chip}"
         told.append({"name": name, "changed": new, "version": known["version"], "read": read, "msg": message})
+    for name, reason in unfit.items():
+        told.append({"name": name, "changed": False, "version": None, "read": None, "msg": f"stays out: {reason}"})
+        other.append({"what": f"controller {name}", "problem": reason})
     whole = {"set": manifest.id, "taken": manifest.taken, "backup_target": source}
     changed = any(fresh.values()) or bool(brought)
     return {"changed": changed, **whole, "files": brought, "differences": other, "controllers": told}
@@ -163,23 +166,42 @@ def fetch_files(
     }
 
 
-def adopt(gateway: Gateway, manifest: Manifest, directory: Path, check: bool) -> dict[str, bool]:
-    """Keep what the set says of each controller of ``gateway`` as a set under its id; whether that is new, by name."""
-    sets = gateway.prepare(lambda controller: _require_fit(controller, manifest, directory))
+def adopt(
+    gateway: Gateway, manifest: Manifest, directory: Path, check: bool, whole: bool
+) -> tuple[dict[str, bool], dict[str, str]]:
+    """Keep what the set says of each controller of ``gateway`` as a set under its id.
+
+    Returns whether that is new, by name, and why the set is not of others. With ``whole`` it has to be of each:
+    InventoryError otherwise, and nothing is kept.
+    """
+    unfit = {}
+
+    def fitting(controller: Controller) -> dict[str, Any]:
+        try:
+            return _require_fit(controller, manifest, directory)
+        except CoreError as error:
+            if whole:
+                raise
+            unfit[controller.name] = str(error)
+            return {}
+
+    sets = {name: content for name, content in gateway.prepare(fitting).items() if content}
     fresh = {name: manifest.id not in gateway.store.set_ids(name) for name in sets}
     for name, content in sets.items():
         if fresh[name] and not check:
             for memory in ("flash", "eeprom") if content["images"] else ():
                 gateway.store.put((directory / "objects" / content["images"][memory]).read_bytes())
             gateway.store.save_set(name, {**content, "id": manifest.id})
-    return fresh
+    return fresh, unfit
 
 
-def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence[str]) -> dict[Path, Mapping[str, Any]]:
+def _lost(
+    gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence[str], unfit: Collection[str]
+) -> dict[Path, Mapping[str, Any]]:
     """What a gateway that was set up anew had before, the controllers' own sets apart, by path.
 
-    Of its controllers nothing that it has learnt since is replaced. Files are whose they were, where there is such an
-    account by now, and root's otherwise.
+    Of its controllers nothing that it has learnt since is replaced, and of ``unfit`` ones nothing comes. Files are
+    whose they were, where there is such an account by now, and root's otherwise.
     """
     lost: dict[Path, Mapping[str, Any]] = {}
     for name, known in manifest.files.items():
@@ -188,8 +210,10 @@ def _lost(gateway: Gateway, manifest: Manifest, directory: Path, files: Sequence
             place = Path("/", rest)
         elif top == "gateway":
             place = gateway.store.root / "recovered" / manifest.id / rest
-        elif top == "controllers" and _is_kept(rest) and not (gateway.store.root / name).exists():
+        elif top == "controllers" and _is_kept(rest) and rest.partition("/")[0] not in unfit:
             place = gateway.store.root / name
+            if place.exists():
+                continue
         else:
             continue
         lost[place] = {
@@ -265,8 +289,11 @@ def _require_fit(controller: Controller, manifest: Manifest, directory: Path) ->
     content = _content(controller.name, directory)
     if content["controller"] != controller.name:
         wrong.append(f"its content is of controller {content['controller']}")
-    if content["profile"]["digest"] != controller.profile.digest:
-        wrong.append("it was taken with another version of the profile")
+    try:  # by a profile that says more or less than the one it was taken with they may be settings all the same
+        for name, value in content["settings"].items():
+            controller.profile.point(name).encode(value)
+    except CoreError as error:
+        wrong.append(f"the profile here does not admit its settings: {error}")
     for memory in ("flash", "eeprom") if content["images"] else ():
         digest = content["images"][memory]
         file = manifest.files.get(f"objects/{digest}")

@@ -30,6 +30,7 @@ _SET = "set:"
 _UNREACHABLE = "the target cannot be reached; mend that, the next run makes up for it"
 _WRONG_PASSWORD = "the password is not one of this repository's; correct it"
 _NO_REPOSITORY = "there is no repository; the role backup makes it"
+_LOCKED = "somebody else works on it; wait for it, then run again"
 # What restic says, and what it means for whoever has to mend it.
 _REMEDIES = (
     ("wrong password", _WRONG_PASSWORD),
@@ -42,7 +43,7 @@ _REMEDIES = (
     ("no space left", "the target's disk is full; free space there"),
     ("403 forbidden", "the target refuses it"),
     ("401 unauthorized", "the target does not know this gateway, or its password was changed there"),
-    ("already locked", "somebody else works on it; wait for it, then run again"),
+    ("already locked", _LOCKED),
     ("ciphertext verification failed", "what is stored there is damaged; take another target's copy"),
 )
 _LONGEST_REASON = 300
@@ -154,14 +155,12 @@ class Restic:
 
     def forget(self, host: str, keep: Mapping[str, int]) -> None:
         """Remove a host's sets beyond those to ``keep``: so many of the last, and one each of so many days, weeks, …"""
-        self._run("unlock")  # of those who died; a lock of somebody who lives stays
         limits = [word for period, count in keep.items() for word in (f"--keep-{period}", str(count))]
         # By host alone: the tag is another one for each set.
         self._run("forget", "--host", host, "--tag", _TAG, "--group-by", "host", *limits, "--prune")
 
     def check(self, read: str = "") -> None:
         """Have restic prove that everything is there; with ``read`` (``1/10``, ``5%``) that so much of it is intact."""
-        self._run("unlock")  # of those who died; a lock of somebody who lives stays
         self._run("check", *(("--read-data-subset", read) if read else ()))
 
     def _opens(self, target: Target) -> bool:
@@ -183,6 +182,19 @@ class Restic:
             raise
 
     def _run(
+        self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
+    ) -> str:
+        try:
+            return self._once(*arguments, working_directory=working_directory, more=more)
+        except TargetError as error:
+            if _LOCKED not in str(error):
+                raise
+        # restic heeds the locks of those who died, as in a power cut, until it is told to remove them. One of somebody
+        # who lives stays, and is met again.
+        self._once("unlock")
+        return self._once(*arguments, working_directory=working_directory, more=more)
+
+    def _once(
         self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
     ) -> str:
         target = self.target

@@ -162,7 +162,10 @@ class Store:
         """Keep ``data``; returns its sha256 (64 hex digits)."""
         digest = hashlib.sha256(data).hexdigest()
         path = self.root / "objects" / digest
-        if not path.exists():
+        kept = None
+        with contextlib.suppress(OSError):  # one that can't be read is no better than none
+            kept = path.read_bytes()
+        if kept != data:  # or one that was damaged since would stay so
             try:
                 write_atomically(path, data)
             except OSError as error:
