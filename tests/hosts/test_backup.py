@@ -164,6 +164,16 @@ def test_a_controller_comes_back(site: HostSite) -> None:
     for step, said in enumerate(["its chip as it was read at", "mixer_1: ", "mixer_1: ", "1.0.0"]):
         assert said in site.follow("restore_controller", step, **names)
 
+    # It answers, and what was last read of it says otherwise.
+    [eeprom] = site.fleet.directory.glob(f"*/{GATEWAY}/*/boards/mixer_1/eeprom.bin")
+    site.fleet.control(GATEWAY, "mixer_1", "power", "off")
+    with eeprom.open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"altered")
+    site.fleet.control(GATEWAY, "mixer_1", "power", "on")
+    site.follow("restore_controller", 1, **names)
+    assert b"altered" not in eeprom.read_bytes()
+
     site.fleet.control(GATEWAY, "mixer_1", "power", "off")
     for scope in ("settings", "controller"):
         output = site.play("restore", code=2, recovery_controllers=["mixer_1", "mixer_2"], scope=scope)
@@ -398,6 +408,16 @@ def test_secrets_are_for_root_alone(site: HostSite) -> None:
         assert site.fleet.ssh(host, look, check=False).stdout == ""
     assert site.fleet.ssh(GATEWAY, f"sudo {look}", check=False).stdout.split() == ["/etc/multi_sonicator/backup.json"]
     assert site.fleet.ssh(VAULT, f"sudo {look}", check=False).stdout == ""
+
+
+def test_who_is_no_longer_in_the_list_stores_nothing(site: HostSite) -> None:
+    keys = "ls /srv/multi_sonicator_backup/sftp"
+    assert ".pub" in site.fleet.ssh(VAULT, keys).stdout
+    site.play("backup", backup_server_gateways=[], backup_require_targets=False)
+    assert ".pub" not in site.fleet.ssh(VAULT, keys).stdout
+    site.fleet.ssh(GATEWAY, START, check=False)
+    told = status(site)["targets"]
+    assert told["vault"]["error"] and told["hall"]["error"]
 
 
 def test_undone(site: HostSite) -> None:
