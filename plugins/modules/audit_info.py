@@ -116,8 +116,11 @@ records:
       sample: {gateway: gateway_a, controller: press_1, line: /dev/ttyUSB0, unit: 2}
     what:
       description:
-        - C(flash), C(rollback), C(register_write), C(emergency), C(restore), C(snapshot), C(chip_read), a word of
-          the rollout's, or one of the log's own; C(log_start), C(repair) and C(damage).
+        - C(flash), C(rollback), C(register_write), C(emergency), C(restore), C(snapshot) and C(chip_read).
+        - Of a rollout C(rollout_start), C(rollout_resume), C(request), C(approval), C(rollout_stop) and
+          C(rollout_end); C(rehearsal) and C(recovery_drill).
+        - Of access C(break_glass), C(ssh_certificate) and C(ssh_revocation).
+        - The log's own; C(log_start), C(repair) and C(damage).
       type: str
       sample: flash
     before:

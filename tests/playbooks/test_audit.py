@@ -110,3 +110,16 @@ def test_a_whole_log_is_verified_and_an_altered_one_named(node: Node, tmp_path: 
             f"audit.jsonl: line 2, byte {offset}, record 2: edited: its content does not have its hash",
             f"audit.jsonl: line 3, byte {offset + len(lines[1])}, record 4: missing: missing before it: record 3",
         ]
+
+
+def test_a_public_key_that_cannot_be_known_is_not_the_one_beside_the_log(node: Node) -> None:
+    """The playbook's host is no gateway of the inventory, so that it has no inventory_dir."""
+    unknown = {"multi_sonicator_audit_public_key": "{{ inventory_dir }}/audit.jsonl.pub"}
+    assert "'inventory_dir' is undefined" in node.verify(2, **unknown).output
+    inventory = yaml.safe_load(node.inventory.read_text())
+    variable = {"multi_sonicator_audit_public_key": "{{ ansible_inventory_sources | first | dirname }}/audit.jsonl.pub"}
+    inventory["all"]["vars"] |= variable
+    node.inventory.write_text(yaml.safe_dump(inventory))
+    assert f"{node.inventory.parent}/audit.jsonl.pub: No such file" in node.verify(2).output
+    shutil.copy(f"{node.log.path}.pub", node.inventory.parent)
+    node.verify()

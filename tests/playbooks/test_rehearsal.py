@@ -128,7 +128,7 @@ def test_a_release_that_does_not_come_up_fails_its_rehearsal(site: VirtualSite, 
     assert "give connections, controllers, directories" in run.output and not list(twins.iterdir())
     away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_become": True}
     site.hosts["gateway"] = {**away, "ansible_become_user": "nobody", "ansible_python_interpreter": "/nowhere"}
-    run = site.play("rehearse", code=2, rehearsal_keep=True, rehearsal_fetch_sets=True)
+    run = site.play("rehearse", code=2, rehearsal_keep="true", rehearsal_fetch_sets="true")  # as -e gives them
     site.hosts.clear()
     assert "rollout: gateway/press failed: 1.2.0 did not come up" in run.messages[-1]
     assert run.traffic == {**UNTOUCHED, "requests": 0}

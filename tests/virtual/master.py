@@ -30,7 +30,7 @@ def is_whole(answer: bytes) -> bool:
         return False
     if answer[1] & 0x80:
         return len(answer) == 5
-    return len(answer) == (5 + answer[2] if answer[1] in (3, 4) else 8)
+    return len(answer) == (5 + answer[2] if answer[1] in (3, 4, 23) else 8)
 
 
 class Refused(Exception):

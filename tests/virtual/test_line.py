@@ -176,6 +176,18 @@ def test_acknowledged_and_discarded_writes(line: VirtualLine, master: Master) ->
     assert master.read(0x0101) == [77]
 
 
+@pytest.mark.parametrize("count", [126, 255, 0x017D])
+def test_what_modbus_does_not_allow_is_not_acknowledged(line: VirtualLine, master: Master, count: int) -> None:
+    """A request that also reads: up to 125 registers, which is what an answer holds."""
+    line.control("a", "discard_writes", "on")
+    writes = bytes.fromhex("010100010200dd")
+    assert master.request(bytes.fromhex("170000007d") + writes) == bytes([250, *bytes(250)])
+    with pytest.raises(Refused, match="exception 1"):
+        master.request(bytes([23, 0, 0, *count.to_bytes(2)]) + writes)
+    assert line.state()["discarded"] == 1
+    assert master.read(0x0101) == [50]
+
+
 def test_wrong_clock_fuses_garble_the_line(line: VirtualLine, master: Master) -> None:
     """8 MHz of the internal oscillator halve the baud rate."""
     line.kill()

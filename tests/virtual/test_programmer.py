@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import os
+import select
 import time
+import tty
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.virtual import Board, ControlError, VirtualLine, firmware
+from support.virtual import Board, ControlError, VirtualLine, firmware, opened
 from virtual.avrdude import avrdude, bytewise, flash, image_of, running, wait_until
 from virtual.master import Master
 
@@ -205,6 +207,28 @@ def test_mute_programmer(line: VirtualLine) -> None:
         assert process.poll() is None
     programmer = line.state("a")["programmer"]
     assert (programmer["tx_bytes"], programmer["enters"]) == (0, 0)
+
+
+@pytest.mark.parametrize("count", [0x0120, 0xFF20])
+def test_more_than_a_page_is_no_command(line: VirtualLine, count: int) -> None:
+    """The low byte of the count is the mark that ends a command."""
+    before = line.memory("a", "flash.bin").read_bytes()
+    with opened(line.programmer("a")) as port:
+        tty.setraw(port)
+
+        def ask(command: bytes) -> bytes:
+            os.write(port, command)
+            assert select.select([port], [], [], 5)[0]
+            time.sleep(0.05)
+            return os.read(port, 100)
+
+        assert ask(b"P ") == b"\x14\x10"
+        assert ask(b"d" + count.to_bytes(2)) == b"\x15"
+        assert ask(b"0 ") == b"\x14\x10"
+        programmer = line.state("a")["programmer"]
+        assert (programmer["pages"], programmer["eeprom_writes"], programmer["no_sync"]) == (0, 0, 1)
+        assert ask(b"Q ") == b"\x14\x10"
+    assert line.memory("a", "flash.bin").read_bytes() == before
 
 
 def test_unplugged_programmer(line: VirtualLine) -> None:

@@ -436,8 +436,12 @@ int control_client(const char *socket_path, char **words, int count)
     }
     char text[65536];
     size_t length = 0;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count && length < sizeof text; i++)
         length += (size_t)snprintf(text + length, sizeof text - length, "%s%s", i ? " " : "", words[i]);
+    if (length >= sizeof text) {
+        fprintf(stderr, "virtual_line: the command is longer than %zu bytes\n", sizeof text - 1);
+        return 2;
+    }
     text[length++] = '\n';
     if (write(fd, text, length) != (ssize_t)length)
         return 2;

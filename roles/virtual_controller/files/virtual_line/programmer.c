@@ -238,9 +238,15 @@ static uint8_t parameter(uint8_t name)
     }
 }
 
+/* How many bytes a command programs or reads. */
+static unsigned page_count(const uint8_t *command)
+{
+    return (unsigned)command[1] << 8 | command[2];
+}
+
 static void program_page(struct programmer *programmer, uint64_t now)
 {
-    unsigned count = (unsigned)programmer->command[1] << 8 | programmer->command[2];
+    unsigned count = page_count(programmer->command);
     const uint8_t *data = programmer->command + 4;
     unsigned start = programmer->address * 2; /* avrdude sends word addresses for the EEPROM as well */
     uint64_t delay = 0;
@@ -265,7 +271,7 @@ static void program_page(struct programmer *programmer, uint64_t now)
 
 static void read_page(struct programmer *programmer)
 {
-    unsigned count = (unsigned)programmer->command[1] << 8 | programmer->command[2];
+    unsigned count = page_count(programmer->command);
     unsigned start = programmer->address * 2;
     bool flash = programmer->command[3] == 'F';
     put_byte(programmer, IN_SYNC);
@@ -277,7 +283,7 @@ static void read_page(struct programmer *programmer)
 /* Length of the command that begins like this, its end mark included; 0 where more bytes must tell. */
 static unsigned command_length(const uint8_t *command, unsigned length)
 {
-    unsigned count = length > 2 ? (unsigned)command[1] << 8 | command[2] : 0;
+    unsigned count = length > 2 ? page_count(command) : 0;
     switch (command[0]) {
     case SYNC_CRC_EOP: return 1;
     case GET_PARAMETER: return 3;
@@ -291,10 +297,17 @@ static unsigned command_length(const uint8_t *command, unsigned length)
     }
 }
 
+static bool makes_sense(const uint8_t *command, unsigned length)
+{
+    if (command[0] == PROGRAM_PAGE && length != 5 + page_count(command)) /* more than any page has: its data are not awaited */
+        return false;
+    return command[0] != SYNC_CRC_EOP && command[length - 1] == SYNC_CRC_EOP;
+}
+
 static void execute(struct programmer *programmer, uint64_t now)
 {
     const uint8_t *command = programmer->command;
-    if (command[0] == SYNC_CRC_EOP || command[programmer->command_length - 1] != SYNC_CRC_EOP) {
+    if (!makes_sense(command, programmer->command_length)) {
         programmer->no_sync++;
         put_byte(programmer, NO_SYNC);
         return;

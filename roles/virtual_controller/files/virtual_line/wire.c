@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_REGISTERS = 125 }; /* of one answer */
+
 /* ---- queues, sorted by time */
 
 static void insert(struct wire_queue *queue, struct wire_byte entry)
@@ -134,18 +136,30 @@ static unsigned request_length(const uint8_t *frame, unsigned length)
     }
 }
 
+/* How many registers a request of function 23 reads. */
+static unsigned registers_read(const uint8_t *request)
+{
+    return (unsigned)request[4] << 8 | request[5];
+}
+
+/* A request that MODBUS does not allow is the board's to refuse. */
+static bool may_be_acknowledged(const uint8_t *request)
+{
+    return is_write(request[1]) && (request[1] != 23 || registers_read(request) <= MOST_REGISTERS);
+}
+
 static void acknowledge(struct wire *wire)
 {
     const uint8_t *request = wire->frame;
-    uint8_t answer[300];
+    uint8_t answer[3 + 2 * MOST_REGISTERS + 2];
     unsigned length = 6;
     if (request[1] == 22)
         length = 8;
     memcpy(answer, request, length);
     if (request[1] == 23) { /* reads as well: zeros */
-        length = 3u + request[5] * 2u;
+        length = 3 + registers_read(request) * 2;
         memset(answer + 2, 0, length - 2);
-        answer[2] = (uint8_t)(request[5] * 2);
+        answer[2] = (uint8_t)(registers_read(request) * 2);
     }
     uint16_t crc = modbus_crc(answer, length);
     answer[length++] = (uint8_t)crc;
@@ -181,7 +195,7 @@ static void close_frame(struct wire *wire)
         wire->bad_frames++;
     }
     if (wire->discards_active) {
-        if (valid && is_write(function) && wire->discard[unit]) {
+        if (valid && wire->discard[unit] && may_be_acknowledged(wire->frame)) {
             wire->discarded++;
             acknowledge(wire);
         } else {
