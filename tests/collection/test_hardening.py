@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import pathlib
 import re
+import subprocess
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -63,3 +65,52 @@ def test_nothing_of_the_role_restarts_the_keeper_or_the_host(top: pathlib.Path) 
     commands = [argv for control in controls(top) for argv in control.get("activate", [])]
     units = [unit for control in controls(top) if isinstance(control.get("units"), dict) for unit in control["units"]]
     assert not [one for one in [*units, *map(" ".join, commands)] if "keeper" in one or "reboot" in one]
+
+
+@pytest.mark.parametrize("mode", ["complain", "enforce"])
+def test_apparmor_lets_the_services_lock_what_they_lock(mode: str, top: pathlib.Path) -> None:
+    """A port is locked by itself, a controller by a file: refused either, the keeper talks to nobody."""
+    source = (top / "roles/hardening/templates/apparmor.j2").read_text()
+    text = (
+        jinja2.Environment(trim_blocks=True)
+        .from_string(source)
+        .render(hardening_apparmor_mode=mode, hardening_state_directory="/srv/state")
+    )
+    profiles = dict(re.findall(r"^profile (\S+) (.*?)^}", text, re.MULTILINE | re.DOTALL))
+    assert sorted(profiles) == ["multi-sonicator-keeper", "multi-sonicator-msctl"]
+    assert {("complain" in rules) for rules in profiles.values()} == {mode == "complain"}
+    for rules in profiles.values():
+        locked = {
+            path for path, permissions in re.findall(r"^  (\S+) (\w+),$", rules, re.MULTILINE) if "k" in permissions
+        }
+        assert locked >= {"/dev/tty*", "/dev/pts/*", "/run/lock/**"}
+        assert locked & {"/srv/state/controllers/*/lock", "/srv/state/**"}
+        assert "/usr/bin/python3* mrix," in rules
+    assert "/{usr/,}bin/systemctl Ux," in profiles["multi-sonicator-keeper"]
+    assert "signal (send) set=(hup) peer=unconfined," in profiles["multi-sonicator-keeper"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "active", "left"),
+    [(False, False, ["1", "1"]), (True, False, ["0", "0"]), (False, True, ["0", "0"])],
+    ids=["taken back", "put in place", "somebody else's"],
+)
+def test_without_usbguard_ports_let_in_what_is_plugged_in(
+    ours: bool, active: bool, left: list[str], top: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The daemon leaves them closed: an adapter that is plugged in again would stay dead until a reboot."""
+    ports = [tmp_path / f"sys/bus/usb/devices/usb{number}/authorized_default" for number in (1, 2)]
+    for port in ports:
+        port.parent.mkdir(parents=True)
+        port.write_text("0\n")
+    if ours:
+        rules = tmp_path / "etc/usbguard/rules.d/10-multi-sonicator.conf"
+        rules.parent.mkdir(parents=True)
+        rules.touch()
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\nexit {0 if active else 3}\n")
+    systemctl.chmod(0o755)
+    told = yaml.safe_load((top / "roles/hardening/vars/main/kernel.yml").read_text())["_hardening_usb_open"]
+    command = told.replace("/sys/bus", f"{tmp_path}/sys/bus").replace("/etc/usbguard", f"{tmp_path}/etc/usbguard")
+    subprocess.run(["sh", "-c", command], check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert [port.read_text().strip() for port in ports] == left

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pwd
 import socket
 import subprocess
 import time
@@ -140,6 +142,29 @@ def test_nobody_else_reads_keys_or_writes_directories(tmp_path: Path) -> None:
     key.chmod(0o644)
     directory.chmod(0o777)
     assert severities() | {"key": "error", "state": "error"} == severities()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_key_is_its_services_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As certificates_services has it: such a key taken away from its owner would stop the service."""
+    key, told = tmp_path / "web.key", tmp_path / "certificates.json"
+    key.touch(0o600)
+    os.chown(key, pwd.getpwnam("daemon").pw_uid, -1)
+    monkeypatch.setattr(validation, "_CERTIFICATES", str(told))
+
+    def found() -> Finding:
+        return next(one for one in check_permissions(Wishes(keys=[str(key)])) if one.subject == f"key {key}")
+
+    for content in (None, "damaged", "[]", json.dumps({"directory": str(tmp_path), "services": [{"name": "web"}]})):
+        if content is not None:
+            told.write_text(content)
+        assert (found().severity, found().remedy) == ("error", "chown root and chmod 0600")
+    for owner, severity in (("daemon", "ok"), ("bin", "error"), ("nobody-has-this", "error"), ("nul\0", "error")):
+        told.write_text(json.dumps({"directory": str(tmp_path), "services": [{"name": "web", "owner": owner}]}))
+        assert found().severity == severity, owner
+    told.write_text(json.dumps({"directory": str(tmp_path), "services": [{"name": "web", "owner": "daemon"}]}))
+    key.chmod(0o604)
+    assert (found().severity, found().remedy) == ("error", "chown daemon and chmod 0600")
 
 
 def test_a_clock_that_is_off_is_an_error() -> None:

@@ -201,9 +201,11 @@ def test_a_gateway_out_of_reach_is_one_finding_and_the_others_are_looked_at(site
     lost.write_text(json.dumps(inventory))
     whole, site.inventory = site.inventory, lost
     try:
-        site.play("validate", code=2, validation_report=str(report))
+        output = site.play("validate", code=2, validation_report=str(report))
     finally:
         site.inventory = whole
     findings = json.loads(report.read_text())
     assert [(one["check"], one["severity"]) for one in findings["yard"]] == [("connection", "error")]
+    assert findings["yard"][0]["found"] in output
+    assert "yard: 1 errors: gateway" in output
     assert [one["severity"] for one in findings["hall"] if one["check"] == "controllers"] == ["ok", "ok", "ok"]

@@ -143,8 +143,9 @@ def test_who_is_locked_out_is_let_in_again(hardened: Site) -> None:
         "sudo journalctl -t multi-sonicator-hardening -o cat; ls /etc/systemd/system | grep hardening-guard || true"
     )
     assert set(told.values()) == {"nobody confirmed the new rules: taken back\n"}
-    # Nothing is left that a later run would stumble over.
-    hardened.play("harden")
+    # Nothing is left that a later run would stumble over. What -e says is text.
+    hardened.play("harden", hardening_guard_seconds="120", hardening_ssh_forwarding="false", hardening_usb_storage="no")
+    assert hardened.on_each(rules) == before
 
 
 def test_bad_rules_are_refused_before_anything_changes(hardened: Site) -> None:
@@ -163,7 +164,18 @@ def test_bad_rules_are_refused_before_anything_changes(hardened: Site) -> None:
             "hardening_usb_allow: expected VENDOR:PRODUCT",
         ),
         ({"hardening_sysctl": {"kernel.x=1\nkernel.y": 1}}, "hardening_sysctl: expected names"),
+        ({"hardening_state_directory": "/srv/state/** rw, /**"}, "expected what gateway_state_directory may be"),
         ({"hardening_umask": "999"}, "hardening_umask 999: expected three octal digits"),
     ):
         assert says in " ".join(hardened.play("harden", code=2, **variables).replace("\\n", " ").split())
     assert hardened.on_each(rules) == before
+
+
+def test_the_tag_undo_takes_all_back_and_puts_nothing(hardened: Site) -> None:
+    ours = (
+        "sudo ls /var/lib/multi_sonicator/hardening.json /etc/ssh/sshd_config.d/10-multi-sonicator-hardening.conf"
+        " /etc/apparmor.d/multi-sonicator /usr/sbin/apparmor_parser 2>/dev/null | wc -l"
+    )
+    assert hardened.fleet.ssh("trixie", ours).stdout == "4\n"
+    assert "Put the controls in place" not in hardened.play("harden", "--tags=undo", "--limit=trixie")
+    assert hardened.fleet.ssh("trixie", ours).stdout == "0\n"

@@ -8,7 +8,9 @@ Each check yields findings. What the inventory says reaches programs as argument
 from __future__ import annotations
 
 import glob
+import json
 import os
+import pwd
 import re
 import socket
 import ssl
@@ -31,6 +33,7 @@ SEVERITIES = (ERROR, WARNING, NOT_APPLICABLE, OK)
 
 _RELEASES = {"12": "bookworm", "13": "trixie"}
 _KEYS = ("/etc/ssh/ssh_host_*_key", "/etc/multi_sonicator/**/*.key", "/etc/multi_sonicator/**/*_key")
+_CERTIFICATES = "/etc/multi_sonicator/certificates.json"
 _RULES = ("/etc/sudoers", "/etc/sudoers.d/*")
 _DEADLINE = 15.0
 _RESOLVE = 10.0
@@ -378,19 +381,29 @@ def check_certificates(wishes: Wishes) -> Iterator[Finding]:
 def check_permissions(wishes: Wishes) -> Iterator[Finding]:
     """Nobody else writes our directories and the rules of sudo, or reads keys."""
     keys = [path for pattern in _KEYS for path in glob.glob(pattern, recursive=True)]
+    owners = _owners_of_keys()
     for what, forbidden, places in (
         ("directory", 0o022, wishes.directories),
         ("key", 0o037, [*keys, *wishes.keys]),
         ("sudo's rules", 0o022, [path for pattern in _RULES for path in glob.glob(pattern)]),
     ):
         for path in dict.fromkeys(places):
-            yield _check_permission(what, path, forbidden)
+            yield _check_permission(what, path, forbidden, owners.get(path, "root"))
     checked = _run("visudo", "--check", "--quiet") if os.geteuid() == 0 else None
     if checked and checked.returncode:
         yield Finding("permissions", ERROR, "sudo's rules", "not what sudo takes", "sound rules", "see visudo --check")
 
 
-def _check_permission(what: str, path: str, forbidden: int) -> Finding:
+def _owners_of_keys() -> dict[str, str]:
+    """The accounts of services that have keys of their own, by the key; what is not listed or damaged is root's."""
+    try:
+        told = json.loads(_read(_CERTIFICATES))
+        return {f"{told['directory']}/{one['name']}.key": str(one["owner"]) for one in told["services"]}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _check_permission(what: str, path: str, forbidden: int, owner: str) -> Finding:
     subject = f"{what} {path}"
     if not path.startswith("/") or "\0" in path:
         return _refused("permissions", path, "an absolute path")
@@ -399,12 +412,19 @@ def _check_permission(what: str, path: str, forbidden: int) -> Finding:
     except FileNotFoundError:
         return Finding("permissions", NOT_APPLICABLE, subject, "not there")
     mode = stat.S_IMODE(status.st_mode)
-    owned = status.st_uid in (0, os.geteuid())
+    owned = status.st_uid in (0, os.geteuid(), _uid(owner))
     found = f"mode {mode:04o}, owner {status.st_uid}"
     if owned and not mode & forbidden:
         return Finding("permissions", OK, subject, found)
-    remedy = f"chown root and chmod {mode & ~forbidden:04o}"
-    return Finding("permissions", ERROR, subject, found, f"root's, without any of mode {forbidden:04o}", remedy)
+    remedy = f"chown {owner} and chmod {mode & ~forbidden:04o}"
+    return Finding("permissions", ERROR, subject, found, f"{owner}'s, without any of mode {forbidden:04o}", remedy)
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):  # no such account, or no name at all
+        return None
 
 
 _CHECKS: tuple[Callable[[Wishes], Iterable[Finding]], ...] = (
