@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,13 @@ from typing import Any
 
 import pytest
 from _core import image, operations
-from _core.change import Target
+from _core import store as store_module
+from _core.change import Target, Transaction
+from _core.errors import BadFrame
 from _core.gateway import Gateway, parse_controllers
+from _core.line import SerialBus
 from _core.operations import change_firmware, identify, restore_settings, take_snapshots, write_registers
+from _core.programmer import Programmer
 from _core.store import Store
 from _core.targets import from_sets
 from support import site
@@ -197,6 +202,40 @@ def test_a_silent_controller_may_be_flashed_on_request(lane: Lane) -> None:
     assert lane.memory("eeprom.bin") == lane.eeprom
 
 
+def test_garbled_answers_are_not_silence(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two units of one id, or a second master: the controller may well be at work."""
+
+    def garble(_self: SerialBus, *_request: Any) -> list[int]:
+        raise BadFrame("14 bytes with a wrong checksum")
+
+    monkeypatch.setattr(SerialBus, "read", garble)
+    result = lane.deploy(NEW, dataclasses.replace(QUICK, flash_silent=True))
+    assert outcome(result) == ("refused", False, True)
+    assert "garbled" in result["msg"] and "wrong checksum" in result["msg"]
+    assert lane.touched() == UNTOUCHED
+
+
+def test_a_silent_controller_comes_up_with_starts_allowed(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody could tell how it was set, and the run is cut off after it has kept its starts out."""
+    overwrite(lane, BROKEN.flash or b"")
+    target = dataclasses.replace(NEW, settings={})
+    policy = dataclasses.replace(QUICK, flash_silent=True)
+    with monkeypatch.context() as killed:
+
+        def kill(*_arguments: Any) -> None:
+            raise SystemExit
+
+        killed.setattr(Transaction, "_require_health", kill)
+        with pytest.raises(SystemExit):
+            lane.deploy(target, policy)
+    with lane.device() as device:
+        assert device.read(["start_inhibit_mask"])["start_inhibit_mask"]
+    result = lane.deploy(target, policy)
+    assert outcome(result) == ("deployed", True, False), result["msg"]
+    with lane.device() as device:
+        assert device.read(["start_inhibit_mask"]) == {"start_inhibit_mask": []}
+
+
 def test_a_silent_controller_is_never_unchanged(lane: Lane) -> None:
     lane.deploy(NEW)
     lane.control("silent", "on")
@@ -271,6 +310,43 @@ def test_another_run_at_work_is_named(lane: Lane) -> None:
     assert result["failed"]
     assert "another run works on it" in result["msg"]
     assert lane.touched() == UNTOUCHED
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, after_writings: int) -> None:
+    """No record can be saved after the so many-th writing of a chip, until the next one or for ever."""
+    write, save = Programmer.write, store_module.write_atomically
+    writings = 0
+
+    def count(self: Programmer, *what: Any, **how: Any) -> None:
+        nonlocal writings
+        write(self, *what, **how)
+        writings += 1
+
+    def full(path: Path, data: bytes, *more: Any) -> None:
+        if path.name == "record.yml" and b"written and verified" in data and writings <= after_writings:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, data, *more)
+
+    monkeypatch.setattr(Programmer, "write", count)
+    monkeypatch.setattr(store_module, "write_atomically", full)
+
+
+def test_a_save_that_fails_after_the_writing_takes_the_way_back(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, 1)
+    result = lane.deploy(NEW)
+    assert outcome(result) == ("rolled_back", True, True)
+    assert "No space left on device" in result["msg"]
+    lane.require_whole(OLD)
+
+
+def test_a_disk_that_stays_full_leaves_the_transaction_open(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as filled:
+        fill_disk(filled, 99)
+        result = lane.deploy(NEW)
+    assert outcome(result) == ("failed", True, True)
+    assert "No space left on device" in result["msg"] and "stays open" in result["msg"]
+    assert lane.deploy(NEW)["outcome"] == "rolled_back"
+    lane.require_whole(OLD)
 
 
 # What describes another firmware

@@ -283,6 +283,17 @@ def test_a_missing_port_is_named_before_anything_is_sent(lane: Lane, check: bool
     assert not lane.gateway().store.journal(BOARD).steps
 
 
+def test_a_place_for_avrdudes_files_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    part = profile().part
+    assert part
+    (tmp_path / "in the way").touch()
+    (tmp_path / "port").touch()
+    one = Programmer(str(tmp_path / "port"), part, tmp_path / "in the way/scratch", str(tmp_path))
+    for act in (one.read, lambda: one.write(b"", None)):
+        with pytest.raises(ProgrammerError, match=r"port: .*in the way/scratch: Not a directory; free space"):
+            act()
+
+
 def test_two_programmers_work_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On two lines; as long as the one is held up the other goes on to its end."""
     monkeypatch.setattr(programmer, "STALL_DEADLINE", 30.0)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from _core.operations import change_firmware, take_snapshots
 from _core.snapshot import find
 from _core.store import Store
 from _core.targets import from_sets
+from support import site
 from support.cuts import BOARD, QUICK, SETTINGS, Lane
 
 # As the factory leaves them: the internal oscillator at 1 MHz.
@@ -110,3 +112,12 @@ def test_a_set_whose_fuses_nobody_should_have_is_refused(lane: Lane, kept: str) 
     with pytest.raises(Exception, match=r"fuses of set .* violate the profile's policy: lfuse is 0xE1"):
         restore(lane, kept)
     assert lane.touched() == (0, 0, 0)
+
+
+def test_another_fuse_than_the_targets_names_the_playbook_that_sets_it(lane: Lane) -> None:
+    target = dataclasses.replace(site.target("1.1.0"), fuses={"hfuse": 0xD1})
+    result = lane.deploy(target)
+    assert result["failed"] and "fuse hfuse is 0xD9" in result["msg"]
+    playbook, *options = result["msg"].partition("set it: ")[2].partition(" does")[0].split(" -e ")
+    assert options == ["scope=controller", "recovery_replaced=true"]
+    assert (Path(__file__).parents[2] / "playbooks" / playbook).exists()

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +71,10 @@ def test_a_line_cut_off_by_a_power_loss_is_taken_back(store: Store) -> None:
     journal.append("begin", transaction="t1")
     with open(journal.path, "ab") as stream:
         stream.write(b'{"step": "wri')
+    cut = journal.path.read_bytes()
     again = store.journal("press_1")
     assert len(again.steps) == 1
+    assert journal.path.read_bytes() == cut, "who only reads may look while it is written"
     again.append("drain")
     assert [entry["step"] for entry in store.journal("press_1").steps] == ["begin", "drain"]
 
@@ -122,3 +127,37 @@ def test_missing_yaml_names_the_debian_package(store: Store, monkeypatch: pytest
     monkeypatch.setattr(builtins, "__import__", without_yaml)
     with pytest.raises(MissingPackage, match="python3-yaml"):
         store.record("press_1")
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda store: store.journal("press_1").append("drain"),
+        lambda store: store.save_record("press_1", {}),
+        lambda store: store.save_set("press_1", {"id": "a"}),
+    ],
+)
+def test_a_full_disk_is_told(store: Store, monkeypatch: pytest.MonkeyPatch, save: Callable[[Store], None]) -> None:
+    store.journal("press_1").append("begin", transaction="t1")
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"press_1/.* cannot be written \(No space left on device\); free space"):
+        save(store)
+
+
+def test_a_controller_that_cannot_be_held_is_told(store: Store) -> None:
+    (store.root / "controllers").write_text("in the way")
+    with pytest.raises(StoreError, match="lock: cannot be written"), store.exclusive("press_1"):
+        pass
+
+
+def test_a_damaged_journal_is_named(store: Store) -> None:
+    journal = store.journal("press_1")
+    journal.append("begin", transaction="t1")
+    with open(journal.path, "ab") as stream:
+        stream.write(b"\0\0\n")
+    with pytest.raises(StoreError, match=r"journal.jsonl: damaged in line 2 .*run again"):
+        store.journal("press_1")

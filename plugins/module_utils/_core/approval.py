@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CoreError, MissingPackage
-from .store import age, create_once, now
+from .store import age, create_once, now, saving
 
 APPROVERS = "/etc/multi_sonicator/approvers"
 NAMESPACE = "multi-sonicator-approval"
@@ -174,8 +174,10 @@ class Approvals:
     def use(self, act: Act) -> Approval | None:
         """The same, and it is used up for this controller when this returns."""
         while approval := self.require(act):
-            if create_once(self._used(approval.id, act.controller), canonical({**approval.told, "used": now()})):
-                return approval
+            used = self._used(approval.id, act.controller)
+            with saving(used):
+                if create_once(used, canonical({**approval.told, "used": now()})):
+                    return approval
         return None
 
     def approvers(self) -> list[str]:

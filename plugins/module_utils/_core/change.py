@@ -6,7 +6,7 @@ Look → begin → drain → read the chip and keep a set → write and verify �
 compare → release. On failure the previous image, EEPROM and settings go back. Every step is in the journal before it is
 done, so that a run that dies anywhere is finished or undone by the next one:
 
-* nothing programmed yet: starts are allowed again, or the transaction goes on;
+* nothing programmed yet: starts are allowed again, or the transaction goes on; garbled answers are no silence;
 * programming begun: the board may be held in reset, so silence counts as being at rest;
 * ``written``: the flash was verified, what is left goes over the line alone;
 * ``back``: the way back is finished, never turned round again.
@@ -27,11 +27,11 @@ from typing import Any
 
 from . import image, snapshot
 from .device import Device, DeviceError, Identity
-from .errors import CoreError, ExceptionAnswer
+from .errors import CoreError, ExceptionAnswer, NoAnswer
 from .profile import Part, Value
 from .programmer import Programmer, Readback
 from .progress import Progress
-from .store import Journal, Store, now
+from .store import Journal, Store, StoreError, now
 
 _POLL = 0.25
 _WAY_BACK_ATTEMPTS = 3
@@ -64,9 +64,13 @@ class Target:
     def digest(self) -> str | None:
         return None if self.flash is None else image.digest(self.flash)
 
+    @property
+    def eeprom_digest(self) -> str | None:
+        return None if self.eeprom is None else hashlib.sha256(self.eeprom).hexdigest()
+
     def eeprom_differs(self, kept: str | None) -> bool:
         """Whether the EEPROM should be another than the one kept under this digest."""
-        return self.eeprom is not None and hashlib.sha256(self.eeprom).hexdigest() != kept
+        return self.eeprom is not None and self.eeprom_digest != kept
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,9 @@ class Transaction:
             return None
         begun = self.journal.steps[0]
         back = self.journal.last("back")
-        same = begun["target"]["digest"] == self.target.digest and self.target.flash is not None
+        # An older run wrote no EEPROM down; a set says which one it is.
+        wanted = {"digest": self.target.digest, "set": self.target.set, "eeprom": self.target.eeprom_digest}
+        same = self.target.flash is not None and {**wanted, **begun["target"]}.items() >= wanted.items()
         if not back and same:
             return None
         if back:
@@ -241,6 +247,7 @@ class Transaction:
                 "version": self.target.version,
                 "digest": self.target.digest,
                 "set": self.target.set,
+                "eeprom": self.target.eeprom_digest,
             },
             before=before,
             settings=settings,
@@ -268,7 +275,7 @@ class Transaction:
                 self._write(flash, eeprom, saved, self.target.version)
             else:
                 self._step("written", digest=saved["flash"])
-        wanted = begun["settings"] if self.target.settings is None else dict(self.target.settings)
+        wanted = {**(begun["settings"] or {}), **(self.target.settings or {})}  # a set of a silent one tells none
         after, restored = self._prove(self.target.version, wanted, fresh=not written)
         was, told = begun["before"]["version"] or "unknown", after["version"] or self.target.label
         if changed or self.journal.last("fuses"):
@@ -323,12 +330,12 @@ class Transaction:
         """Put the previous image, EEPROM and settings back; rolled_back is a failure that left a working controller."""
         begun = self.journal.steps[0]
         saved = self.journal.last("saved") or {}
-        if not self.journal.last("back"):
-            self._step("back", reason=reason)
         error: CoreError | None = None
         label = begun["target"]["label"]
         for _attempt in range(_WAY_BACK_ATTEMPTS):
             try:
+                if not self.journal.last("back"):
+                    self._step("back", reason=reason)
                 with self.programmer.held():
                     self._drain(going_back=True)
                     written = self._written_back()
@@ -353,14 +360,14 @@ class Transaction:
             except CoreError as problem:
                 error = problem
                 if self._written_back():
-                    self._step("back", reason=reason)
+                    with contextlib.suppress(StoreError):  # then what is there is proven once more
+                        self._step("back", reason=reason)
         return self._pending(f"{reason}; and the way back failed {_WAY_BACK_ATTEMPTS} times: {error}", begun)
 
     def _written_back(self) -> bool:
         """Whether the way back has its image in the flash already."""
-        steps = [entry["step"] for entry in self.journal.steps]
-        last_back = len(steps) - steps[::-1].index("back")
-        return "written" in steps[last_back:]
+        newest_first = [entry["step"] for entry in reversed(self.journal.steps)]
+        return "back" in newest_first and "written" in newest_first[: newest_first.index("back")]
 
     def _pending(self, message: str, begun: Mapping[str, Any]) -> Outcome:
         return Outcome(
@@ -375,7 +382,8 @@ class Transaction:
     def _end(self, outcome: Outcome) -> Outcome:
         outcome.transaction = self.journal.steps[0]["transaction"]
         self._step("end", outcome=outcome.outcome, message=outcome.message, after=outcome.after)
-        self.journal.close()
+        with contextlib.suppress(StoreError):  # it has ended, and the next run moves its journal
+            self.journal.close()
         return outcome
 
     # Steps
@@ -390,7 +398,7 @@ class Transaction:
         """Version, digest and settings as they are; no settings of a controller that may be flashed though silent."""
         record = self.store.record(self.device.name)
         digest = (record.get("images") or {}).get("flash")
-        if not self.device.wait_for_answer(0.5):
+        if not self.device.wait_for_answer(0.5) and self._hears_nobody():
             if not self.policy.flash_silent:
                 raise Refused(
                     "does not answer, so that its state can neither be known nor kept; check power, "
@@ -429,7 +437,7 @@ class Transaction:
 
     def _require_drained_or_drainable(self) -> None:
         """Refused where the drain policy would not let the transaction begin. Looks only."""
-        if self.device.is_silent():
+        if self._hears_nobody():
             return
         drain = self.device.profile.drain
         forbidden = self.device.violations(drain.permitted)
@@ -446,7 +454,7 @@ class Transaction:
         """Keep new starts out and wait until nothing runs."""
         if not self.journal.last("drain"):
             self._step("drain", policy=self.policy.drain)
-        if self.device.is_silent():
+        if self._hears_nobody():
             if self.journal.last("read") or self.policy.flash_silent:
                 return
             raise Refused("has stopped answering; nothing was changed")
@@ -456,6 +464,19 @@ class Transaction:
         self._require_drained_or_drainable()
         self._inhibit()
         self._bring_to_rest()
+
+    def _hears_nobody(self) -> bool:
+        """Whether there is nobody to drain. Refused where answers are garbled: whoever gives them may be at work.
+
+        Once programming has begun the board may be held in reset, and what comes back is noise.
+        """
+        heard = self.device.unanswered()
+        if heard is None or isinstance(heard, NoAnswer) or self.journal.last("write"):
+            return heard is not None
+        raise Refused(
+            f"its answers are garbled, so that nobody can tell whether its units run ({heard}); look for a second "
+            "controller with this unit, a second master on the line, and the line's baud rate and wiring"
+        )
 
     def _bring_to_rest(self) -> None:
         """Stop the units or wait for them, as the drain policy says."""
@@ -509,7 +530,7 @@ class Transaction:
         for name, value in wrong.items():
             raise DeviceError(
                 f"fuse {name} is 0x{readback.fuses[name]:02X}, {self.target.label} needs 0x{value:02X}; choose another "
-                "target, or set it: recover.yml -e recovery_replaced=true does"
+                "target, or set it: restore.yml -e scope=controller -e recovery_replaced=true does"
             )
         return readback
 
@@ -534,7 +555,7 @@ class Transaction:
     def _prove(
         self,
         version: str | None,
-        settings: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
         fresh: bool,
         soak: float | None = None,
         healthy: bool = True,
@@ -546,8 +567,7 @@ class Transaction:
         self._step("boot")
         self._require_boot(version, fresh)
         self.device.require_fingerprint()
-        if settings is None:
-            settings = self.device.settings()
+        settings = self._complete(settings, fresh)
         self._inhibit()
         resumed = self.device.violations(self.device.profile.drain.at_rest) if fresh else []
         if resumed:
@@ -567,6 +587,18 @@ class Transaction:
         identity = self.device.identity()
         record = self.store.record(self.device.name)
         return {"version": identity.version, "digest": (record.get("images") or {}).get("flash")}, restored
+
+    def _complete(self, wanted: Mapping[str, Any], fresh: bool) -> dict[str, Any]:
+        """The ``wanted`` settings, completed by those with which the firmware came up.
+
+        A controller that was silent told none; without any, its starts would stay inhibited.
+        """
+        if all(point.name in wanted for point in self.device.profile.restorable):
+            return dict(wanted)
+        found = None if fresh else self.journal.last("found")  # before another run kept its starts out
+        if not found:
+            self.journal.append("found", settings=self.device.settings())
+        return {**(self.journal.last("found") or {})["settings"], **wanted}
 
     def _prove_before(
         self, begun: Mapping[str, Any], fresh: bool, soak: float | None = None

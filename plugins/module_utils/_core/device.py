@@ -135,22 +135,37 @@ class Device:
 
     def answers(self) -> bool:
         """Whether the controller answers one request, be it by an exception. Tried once."""
+        return self._ask() is None
+
+    def _ask(self) -> BusError | None:
+        """What was wrong with the answer to one request; None where it was one, be it an exception."""
         low, _high = self.profile.readable[0]
         try:
             self.bus.read(self.unit, low, 1)
         except ExceptionAnswer:
-            return True
-        except BusError:
-            return False
-        return True
+            return None
+        except BusError as error:
+            return error
+        return None
+
+    def unanswered(self) -> BusError | None:
+        """What comes of several requests, since one answer may get lost in noise; None as soon as one is answered.
+
+        NoAnswer is real silence. What is no answer may come from a controller that runs: from two at a time.
+        """
+        found: BusError | None = None
+        for _attempt in range(READ_ATTEMPTS):
+            error = self._ask()
+            if error is None:
+                return None
+            if found is None or not isinstance(error, NoAnswer):
+                found = error
+            time.sleep(_COURTESY)
+        return found
 
     def is_silent(self) -> bool:
-        """Whether the controller leaves several requests unanswered; one answer may get lost in noise."""
-        for _attempt in range(READ_ATTEMPTS):
-            if self.answers():
-                return False
-            time.sleep(_COURTESY)
-        return True
+        """Whether nothing at all comes back to several requests."""
+        return isinstance(self.unanswered(), NoAnswer)
 
     def wait_for_answer(self, seconds: float) -> bool:
         """Wait until the controller answers, at most ``seconds``; whether it did."""

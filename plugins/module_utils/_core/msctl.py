@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -131,6 +132,8 @@ def _read(given: argparse.Namespace) -> int:
 
 def _snapshot(given: argparse.Namespace) -> int:
     gateway = load(given.configuration).gateway(given.controller or None)
+    if gateway.store.root.exists() and not os.access(gateway.store.root, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(gateway.store.root))
     results = take_snapshots(gateway, False, Policy(), False)
     events.send(_events("snapshot", [one for one in results if one["changed"] or one["failed"]], "read"))
     return _tell(results)

@@ -112,6 +112,10 @@ class Programmer:
 
     def read(self) -> Readback:
         """Read signature, fuses, flash and EEPROM in one call. The chip boots afterwards."""
+        with self._scratch_at_hand():
+            return self._read()
+
+    def _read(self) -> Readback:
         self._empty_scratch()
         memories = ["flash", "eeprom", *self.part.fuses]
         output = self._run([word for memory in memories for word in ("-U", f"{memory}:r:{self.scratch}/{memory}:r")])
@@ -128,6 +132,10 @@ class Programmer:
 
         With ``keep_erased`` the erased bytes of the EEPROM are left to the chip erase, which saves their transfer.
         """
+        with self._scratch_at_hand():
+            self._write(flash, eeprom, keep_erased)
+
+    def _write(self, flash: bytes, eeprom: bytes | None, keep_erased: bool) -> None:
         self._empty_scratch()
         file = self.scratch / "flash"
         file.write_text(image.format_hex(flash))
@@ -144,11 +152,24 @@ class Programmer:
 
     def write_fuses(self, fuses: Mapping[str, int]) -> None:
         """Write and verify fuse bytes. A wrong clock would lock the chip up: who calls has made sure of them."""
-        self._run([word for name, value in fuses.items() for word in ("-U", f"{name}:w:0x{value:02X}:m")])
+        with self._scratch_at_hand():
+            self._run([word for name, value in fuses.items() for word in ("-U", f"{name}:w:0x{value:02X}:m")])
 
     def release(self) -> None:
         """Enter and leave programming mode: a board that an ended call left in reset boots."""
-        self._run(())
+        with self._scratch_at_hand():
+            self._run(())
+
+    @contextlib.contextmanager
+    def _scratch_at_hand(self) -> Iterator[None]:
+        """ProgrammerError where avrdude's files cannot be written or read, or avrdude cannot be started."""
+        try:
+            yield
+        except OSError as error:
+            raise ProgrammerError(
+                f"programmer {self.port}: {error.filename or self.scratch}: {error.strerror}; "
+                "free space or correct permissions"
+            ) from None
 
     def _empty_scratch(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -88,6 +88,29 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """StoreError where what is done within cannot write ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); free space or correct permissions") from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """StoreError where ``path`` is there, but cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror}); correct permissions, or restore the state directory from its "
+            "backup"
+        ) from None
+
+
 def dump_yaml(data: Mapping[str, Any]) -> bytes:
     """``data`` as block-style YAML in its own order."""
     text: str = _yaml().safe_dump(dict(data), sort_keys=False, default_flow_style=None, width=120)
@@ -103,23 +126,36 @@ def _yaml() -> Any:
 
 
 class Journal:
-    """The steps of one transaction, each on disk before the act it announces."""
+    """The steps of one transaction, each on disk before the act it announces.
+
+    Anybody may read it; who appends or closes holds the controller.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.steps: list[dict[str, Any]] = _read_journal(path)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is under way, or was cut off."""
+        return bool(self.steps) and not self.last("end")
+
     def append(self, step: str, **data: Any) -> None:
         """Add a step; it is on the disk when this returns."""
         entry = {"time": now(), "step": step, **data}
-        fresh = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as stream:
-            stream.write(json.dumps(entry).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        if fresh:
-            _sync_directory(self.path.parent)
+        with saving(self.path):
+            fresh = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a+b") as stream:
+                # A line cut off by a power loss or a full disk announces an act that did not begin: take it back, so
+                # that none is glued to it.
+                stream.seek(0)
+                stream.truncate(_whole_lines(stream.read()))
+                stream.write(json.dumps(entry).encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            if fresh:
+                _sync_directory(self.path.parent)
         self.steps.append(entry)
 
     def last(self, step: str) -> dict[str, Any] | None:
@@ -130,22 +166,35 @@ class Journal:
         """Move the ended journal to the history."""
         if self.steps:
             target = self.path.parent / "history" / f"{self.steps[0]['transaction']}.jsonl"
-            target.parent.mkdir(exist_ok=True)
-            os.replace(self.path, target)
-            _sync_directory(self.path.parent)
+            with saving(target):
+                target.parent.mkdir(exist_ok=True)
+                os.replace(self.path, target)
+                _sync_directory(self.path.parent)
             self.steps = []
 
 
 def _read_journal(path: Path) -> list[dict[str, Any]]:
+    """The steps in a journal, without one that is being written, or was cut off while it was."""
     try:
-        data = path.read_bytes()
+        with _reading(path):
+            data = path.read_bytes()
     except FileNotFoundError:
         return []
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        # A line cut off by a power loss announces an act that did not begin: take it back, so that none is glued to it.
-        write_atomically(path, whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    steps = []
+    for number, line in enumerate(data[: _whole_lines(data)].splitlines(), 1):
+        try:
+            steps.append(json.loads(line))
+        except ValueError as error:
+            raise StoreError(
+                f"{path}: damaged in line {number} ({error}); see what the controller runs and how it is set, move the "
+                "file away, and run again"
+            ) from None
+    return steps
+
+
+def _whole_lines(data: bytes) -> int:
+    """How many bytes of ``data`` are lines with an end."""
+    return data.rfind(b"\n") + 1
 
 
 class Store:
@@ -178,7 +227,8 @@ class Store:
         """The data kept under ``digest``; StoreError where it is missing or no longer what it was."""
         path = self.root / "objects" / digest
         try:
-            data = path.read_bytes()
+            with _reading(path):
+                data = path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path}: not there; restore the state directory from its backup") from None
         found = hashlib.sha256(data).hexdigest()
@@ -196,7 +246,9 @@ class Store:
 
     def save_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Replace the controller's record."""
-        write_atomically(self.controller(name) / "record.yml", dump_yaml(record))
+        path = self.controller(name) / "record.yml"
+        with saving(path):
+            write_atomically(path, dump_yaml(record))
 
     def last_transaction(self, name: str) -> dict[str, Any]:
         """Time and outcome of the controller's newest ended transaction; empty where there was none."""
@@ -226,13 +278,16 @@ class Store:
 
     def save_set(self, name: str, data: Mapping[str, Any]) -> None:
         """Keep a set under its id."""
-        write_atomically(self.controller(name) / "sets" / f"{data['id']}.yml", dump_yaml(data))
+        path = self.controller(name) / "sets" / f"{data['id']}.yml"
+        with saving(path):
+            write_atomically(path, dump_yaml(data))
 
     @staticmethod
     def load(path: Path) -> dict[str, Any] | None:
         """The mapping in a YAML file; None where it is not there, StoreError where it is damaged."""
         try:
-            data = _yaml().safe_load(path.read_bytes())
+            with _reading(path):
+                data = _yaml().safe_load(path.read_bytes())
         except FileNotFoundError:
             return None
         except _yaml().YAMLError as error:
@@ -249,14 +304,16 @@ class Store:
 
         Where one has to be waited for, ``tell`` is called once with who it is.
         """
-        directory = self.controller(name)
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / "lock", "a+", encoding="ascii") as stream:
+        path = self.controller(name) / "lock"
+        with contextlib.ExitStack() as opened:
+            with saving(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stream = opened.enter_context(open(path, "a+b", buffering=0))
             deadline = time.monotonic() + timeout
             told = False
             while not lock.try_lock(stream.fileno()):
                 stream.seek(0)
-                who = f"pid {stream.read().strip() or 'unknown'}"
+                who = f"pid {stream.read().decode('ascii', 'replace').strip() or 'unknown'}"
                 if time.monotonic() > deadline:
                     raise PortBusy(
                         f"controller {name}: another run works on it ({who}); wait for it or end it, then run again"
@@ -265,7 +322,7 @@ class Store:
                     tell(who)
                     told = True
                 time.sleep(0.05)
-            stream.truncate(0)
-            stream.write(str(os.getpid()))
-            stream.flush()
+            with contextlib.suppress(OSError):  # a full disk takes nothing from the lock but who holds it
+                stream.truncate(0)
+                stream.write(str(os.getpid()).encode())
             yield
