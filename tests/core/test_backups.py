@@ -443,3 +443,10 @@ def test_a_run_that_is_killed_leaves_a_repository_that_goes_on(place: Place, aft
     for target in place.targets:
         place.configuration.restic(target).check("100%")
     assert fetched(place, kept)["set"] == kept
+
+
+def test_a_controller_with_an_open_transaction_is_a_problem_of_its_own(place: Place) -> None:
+    place.settings().store.journal(BOARD).append("begin", transaction="t1", before={}, settings=SETTINGS)
+    _kept, problems = place.run()
+    assert len(problems) == 1 and f"controller {BOARD}: " in problems[0] and "transaction t1" in problems[0]
+    assert place.settings().store.set_ids(BOARD) == []

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any
 
 import pytest
 from _core.device import DeviceError
-from _core.errors import CoreError, NoAnswer
+from _core.errors import BadFrame, BusError, CoreError, NoAnswer
 from _core.gateway import InventoryError
 from _core.line import SerialBus
 from _core.operations import identify, read_registers, restore_settings, write_registers
@@ -16,6 +18,8 @@ from _core.plan import Span
 from _core.snapshot import restore
 from support.cuts import BOARD, QUICK, SETTINGS, Lane
 from support.profiles import profile
+
+STOPS = {"emergency_stop": 1, "sonicator1_start_stop": 0}
 
 
 def test_points_and_raw_registers_are_read(lane: Lane) -> None:
@@ -208,3 +212,62 @@ def test_restoring_needs_a_set(lane: Lane) -> None:
     with pytest.raises(InventoryError, match=r"no set is kept .*take one with snapshot.yml first"):
         restore_settings(lane.gateway(), "latest", False)
     assert lane.virtual.state()["requests"] == 0
+
+
+def cut_off(lane: Lane) -> None:
+    """A transaction that has begun, and whose run has died."""
+    lane.gateway().store.journal(BOARD).append("begin", transaction="t1", before={}, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_settings_are_not_written_into_an_open_transaction(lane: Lane, check: bool) -> None:
+    cut_off(lane)
+    result = write_registers(lane.gateway(), {"sonicator1_amplitude": 30}, (), check)[0]
+    assert result["failed"]
+    assert "transaction t1 is under way or was cut off" in result["msg"] and "deploy.yml" in result["msg"]
+    assert lane.touched() == (0, 0, 0)
+    lane.gateway().store.journal(BOARD).append("end", outcome="deployed")
+    assert not write_registers(lane.gateway(), {"sonicator1_amplitude": 30}, (), check)[0]["failed"]
+
+
+@pytest.mark.parametrize("obstacle", ["cut off", "damaged", "under way"])
+def test_stopping_waits_for_no_transaction(lane: Lane, obstacle: str) -> None:
+    store = lane.gateway().store
+    cut_off(lane)
+    if obstacle == "damaged":
+        store.journal(BOARD).path.write_bytes(b"\0\n")
+    with store.exclusive(BOARD) if obstacle == "under way" else contextlib.nullcontext():
+        began = time.monotonic()
+        result = write_registers(lane.gateway(), STOPS, list(STOPS), False)[0]
+        assert (result["changed"], result["failed"], result["written"]) == (True, False, ["emergency_stop"])
+        assert time.monotonic() - began < 2
+        mixed = {"emergency_stop": 1, "sonicator1_amplitude": 30}
+        result = write_registers(lane.gateway(), mixed, list(STOPS), False)[0]
+    assert result["failed"] and "sonicator1_amplitude not: " in result["msg"]
+    with lane.device() as device:
+        assert device.read(mixed) == {"emergency_stop": 1, "sonicator1_amplitude": 61}
+
+
+def test_clearing_an_emergency_stop_is_no_stopping(lane: Lane) -> None:
+    cut_off(lane)
+    assert write_registers(lane.gateway(), {"emergency_stop": 0}, ["emergency_stop"], False)[0]["failed"]
+
+
+def test_another_run_that_is_at_work_is_waited_for_but_not_for_long(lane: Lane) -> None:
+    with lane.gateway().store.exclusive(BOARD):
+        result = write_registers(lane.gateway(), {"sonicator1_amplitude": 30}, (), False)[0]
+    assert result["failed"] and "another run works on it" in result["msg"]
+    assert lane.touched() == (0, 0, 0)
+
+
+def test_what_is_no_answer_is_no_silence(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[type[BusError]] = [NoAnswer]
+
+    def garble(_self: SerialBus, *_request: Any) -> list[int]:
+        raise heard[0]("as it is")
+
+    monkeypatch.setattr(SerialBus, "read", garble)
+    with lane.device() as device:
+        assert device.is_silent()
+        heard[0] = BadFrame
+        assert not device.answers() and not device.is_silent()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,3 +211,45 @@ def test_reading_the_chip_after_an_interrupted_deploy_undoes_that_first(lane: La
     result = lane.deploy(Target("reading"))
     assert result["outcome"] == "read", result["msg"]
     lane.require_whole(OLD)
+
+
+def test_no_set_is_kept_and_none_put_back_while_a_transaction_is_open(lane: Lane) -> None:
+    first = take_snapshots(lane.gateway(), False, QUICK, False)[0]["set"]
+    store = lane.gateway().store
+    store.journal(BOARD).append("begin", transaction="t1", before={}, settings=SETTINGS)
+    set_amplitude(lane, 33)
+    for result in (
+        take_snapshots(lane.gateway(), False, QUICK, False)[0],
+        restore_settings(lane.gateway(), first, False)[0],
+    ):
+        assert result["failed"] and "transaction t1" in result["msg"]
+    assert restore_settings(lane.gateway(), first, True)[0]["failed"], "as it would be"
+    assert store.set_ids(BOARD) == [first]
+    assert lane.touched() == (0, 0, 0)
+    with store.exclusive(BOARD):
+        looked = take_snapshots(lane.gateway(), False, QUICK, True)[0]
+    assert looked["content"]["settings"]["sonicator1_amplitude"] == 33, "looking is for everybody"
+
+
+def test_a_set_that_tells_no_settings_leaves_those_there_are(lane: Lane) -> None:
+    """Such as one of a controller that was silent when it was taken."""
+    taken = take_snapshots(lane.gateway(), True, QUICK, False)[0]["content"]
+    assert lane.deploy(NEW)["outcome"] == "deployed"
+    lane.gateway().store.save_set(BOARD, {**taken, "id": "20990101T000000Z-000000", "settings": {}})
+    result = change_firmware(lane.gateway(), from_sets(lane.gateway(), "20990101T000000Z-000000"), QUICK, 1, False)[0]
+    assert result["outcome"] == "deployed", result["msg"]
+    with lane.device() as device:
+        assert device.settings() == SETTINGS
+
+
+def test_another_eeprom_for_the_same_flash_is_another_target(lane: Lane) -> None:
+    """After an interruption too: what was cut off is undone, and then the EEPROM is written."""
+    lane.run("1.1.0")
+    number = 1 + lane.saves().index("append written")
+    lane.prepare("1.0.0")
+    lane.run("1.1.0", Cut(f"save {number} after", "kill"))
+    lane.control("clear")
+    lane.eeprom = lane.eeprom[:100] + b"another" + lane.eeprom[107:]
+    result = lane.deploy(dataclasses.replace(NEW, eeprom=lane.eeprom, settings=SETTINGS, set="another"))
+    assert result["outcome"] == "deployed", result["msg"]
+    assert lane.memory("eeprom.bin") == lane.eeprom

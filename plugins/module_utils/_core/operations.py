@@ -10,23 +10,60 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import change, snapshot
 from .approval import Act, Approval, NotApproved
 from .change import Policy, Target, Transaction
 from .device import Device
-from .errors import CoreError, ProfileError
+from .errors import CoreError, PortBusy, ProfileError
 from .gateway import Controller, Gateway, Result
 from .plan import Span
 from .profile import Part, Point
 from .programmer import Programmer
 from .store import StoreError, age
 
+# Seconds for which what is quickly done waits for whoever works on the same controller.
+_PATIENCE = 5.0
+
 
 def _result(**data: Any) -> Result:
     return {"changed": False, "failed": False, "msg": "", **data}
+
+
+@contextlib.contextmanager
+def _to_ourselves(
+    gateway: Gateway, controller: Controller, check: bool = False, patience: float = _PATIENCE
+) -> Iterator[CoreError | None]:
+    """Hold a controller, so that no firmware transaction begins; why not, where that cannot be: one is open, or begins.
+
+    What is written before a transaction ends it silently puts back, and what is read may be what it has set itself.
+    With ``check`` nothing is held.
+    """
+    with contextlib.ExitStack() as held:
+        obstacle: CoreError | None = _transaction(gateway, controller)  # whoever works on it holds it for long
+        if not obstacle and not check:
+            try:
+                held.enter_context(gateway.store.exclusive(controller.name, patience))
+                obstacle = _transaction(gateway, controller)
+            except (PortBusy, StoreError) as error:
+                obstacle = error
+        yield obstacle
+
+
+def _transaction(gateway: Gateway, controller: Controller) -> StoreError | None:
+    try:
+        journal = gateway.store.journal(controller.name)
+    except StoreError as damaged:
+        return damaged
+    if not journal.is_open:
+        return None
+    begun = journal.steps[0]
+    return StoreError(
+        f"its firmware transaction {begun['transaction']} is under way or was cut off, and will put its settings back; "
+        "wait for it, or run deploy.yml or rollback.yml, which finish it"
+    )
 
 
 # Registers
@@ -71,29 +108,44 @@ def write_registers(
 
     def work(controller: Controller, device: Device) -> Result:
         values = wanted(controller)
+        stops = {name for name, value in values.items() if controller.profile.stops(name, value)}
+        # Stopping waits for nobody.
+        with _to_ourselves(gateway, controller, check, patience=0 if stops else _PATIENCE) as obstacle:
+            if obstacle and not stops:
+                raise obstacle
+            return write(controller, device, values, stops, obstacle)
+
+    def write(
+        controller: Controller, device: Device, values: Mapping[str, Any], stops: set[str], obstacle: CoreError | None
+    ) -> Result:
         act = register_act(controller, values)
         approval: Approval | None = None
         blind = {name: value for name, value in values.items() if not controller.profile.point(name).readable}
         seen = {name: value for name, value in values.items() if name not in blind}
         before = device.read(list(seen))
-        differing = device.differences(seen)
-        after = {**before, **{name: _told(controller, name, seen[name]) for name in differing}}
-        if differing or blind:
+        differing = [*device.differences(seen), *blind]
+        written = [name for name in differing if name in stops or not obstacle]
+        after = {**before, **{name: _told(controller, name, seen[name]) for name in written if name in seen}}
+        verb = "would write" if check else "wrote"
+        if written:
             device.require_fingerprint()
-            if act and not {*differing, *blind}.isdisjoint(act.what["values"]):
+            if act and not set(written).isdisjoint(act.what["values"]):
                 approval = gateway.approvals.require(act) if check else gateway.approvals.use(act)
             if not check:
-                for name in [*differing, *blind]:
+                for name in written:
                     device.write(name, values[name])
                 after = device.read(list(seen))
-        written = [*differing, *blind]
-        verb = "would write" if check else "wrote"
+        message = f"{verb} {', '.join(written)}{_by(approval)}" if written else "as desired"
+        left = [name for name in differing if name not in written]
+        if left:
+            message = f"{f'{message}, but' if written else ''} {', '.join(left)} not: {obstacle}".strip()
         return _result(
             changed=bool(written),
+            failed=bool(left),
             before=before,
             after=after,
             written=written,
-            msg=f"{verb} {', '.join(written)}{_by(approval)}" if written else "as desired",
+            msg=message,
             **_approved(approval),
         )
 
@@ -379,7 +431,11 @@ def take_snapshots(gateway: Gateway, read_chip: bool, policy: Policy, check: boo
             transaction = _transact(gateway, controller, device, Target("reading"), policy, check)
             if transaction["failed"]:
                 return transaction
-        kept, _new = snapshot.keep(gateway.store, snapshot.from_line(device, gateway.store), check)
+        with contextlib.ExitStack() as held:
+            # Whoever only looks, as for drift, keeps nothing that could be taken for the controller's settings later.
+            if not check and (obstacle := held.enter_context(_to_ourselves(gateway, controller))):
+                raise obstacle
+            kept, _new = snapshot.keep(gateway.store, snapshot.from_line(device, gateway.store), check)
         is_new = kept["id"] not in ids
         verb = ("would keep" if check else "kept") if is_new else "already kept as"
         return _result(changed=is_new, set=kept["id"], content=kept, msg=f"{verb} {kept['id']}")
@@ -403,6 +459,12 @@ def restore_settings(gateway: Gateway, wanted: str, check: bool, names: Sequence
         return chosen
 
     def work(controller: Controller, device: Device) -> Result:
+        with _to_ourselves(gateway, controller, check) as obstacle:
+            if obstacle:
+                raise obstacle
+            return put_back(controller, device)
+
+    def put_back(controller: Controller, device: Device) -> Result:
         chosen = sets[controller.name]
         device.require_fingerprint()
         before = device.settings()

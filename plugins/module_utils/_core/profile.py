@@ -374,6 +374,12 @@ class Profile:
         chosen = [point for point in self.points.values() if point.restore_order is not None]
         return sorted(chosen, key=lambda point: (point.restore_order or 0, point.address))
 
+    def stops(self, name: str, value: object) -> bool:
+        """Whether writing ``value`` to a point, one that it admits, can do nothing but stop."""
+        point = self.point(name)
+        stopping = [*point.stop_values, *(one for stop, one in self.drain.stop.items() if stop == name)]
+        return point.encode(value) in [point.encode(one) for one in stopping]
+
     @property
     def write_single(self) -> bool:
         """Whether single registers go by function code 6; where a firmware lacks it, 16 carries them too."""
