@@ -133,9 +133,7 @@ class ActionModule(ControlNodeAction):
         state = RolloutState(options["directory"], options["id"])
         run = rollout_run.Run(state, self._display.display)
         request = options["request"]
-        wave = run.wait_for_approval() if request == "approve" else None
-        if request == "approve" and wave is None:
-            raise CoreError(f"rollout {state.id}: no wave waits for an approval")
+        wave = run.judge(request)
         if not self._task.check_mode:
             if wave is not None:
                 run.approve(wave)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible_collections.multi_sonicator.ops.plugins.module_utils._core import image
@@ -60,7 +60,13 @@ class ActionModule(ActionBase):
                 log.prepare()  # what cannot be recorded must not be done
         except CoreError as error:
             raise AnsibleActionFail(str(error)) from None  # type: ignore[no-untyped-call]
-        result.update(self._run_module(dict(arguments), task_vars or {}))
+        try:
+            result.update(self._run_module(dict(arguments), task_vars or {}))
+        except AnsibleConnectionFailure as error:
+            if not self._task.check_mode:
+                lost = {"failed": True, "msg": f"out of reach, what was begun may go on there: {error}"}
+                self._record(log, arguments, lost, task_vars or {})
+            raise
         if not self._task.check_mode:
             self._record(log, arguments, result, task_vars or {})
         # The arguments hold whole profiles and images: of no use to a reader, and a burden to callbacks and logs.

@@ -163,8 +163,10 @@ def story(planned: Plan, events: Iterable[Mapping[str, Any]]) -> Story:
             told.request = Request.NONE if event["request"] == "resume" else Request(event["request"])
         elif kind == "resumed":
             # What a run that died had begun: the gateways finish or undo it, and the module sees what became of it.
+            # What had failed by then has failed: only a retry has it flashed again.
             for member in told.at_work:
-                rollout.record(member, Status.DONE if told.undoing else Status.PENDING, moment)
+                if rollout.status[member] is not Status.FAILED:
+                    rollout.record(member, Status.DONE if told.undoing else Status.PENDING, moment)
             told.at_work = ()
             if event["retry"]:
                 rollout.retry()
@@ -263,6 +265,20 @@ class Run:
     def approve(self, wave: int) -> None:
         """Somebody at this control node approves a wave."""
         self.state.append("approved", wave=wave, who=who())
+
+    def judge(self, request: str) -> int | None:
+        """The wave that an operator's request approves, None for any other; RolloutError where it cannot be met."""
+        what = str(self.state.plan()["what"])
+        if request == "abort" and what.startswith("set "):
+            # Undoing is going to the set of before the last deployment, which may be the very one that it goes to.
+            raise RolloutError(
+                f"rollout {self.state.id} goes to {what}, which abort cannot undo; ask for stop, and roll back to the "
+                "set that you want: rollback.yml -e controllers_rollback_set=ID"
+            )
+        wave = self.wait_for_approval() if request == "approve" else None
+        if request == "approve" and wave is None:
+            raise RolloutError(f"rollout {self.state.id}: no wave waits for an approval")
+        return wave
 
     def wait_for_approval(self) -> int | None:
         """The wave that waits for an approval now."""

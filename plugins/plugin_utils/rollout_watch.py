@@ -8,8 +8,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import Plan
-from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_run import begins_no_more
+from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_plan import Plan, Status
+from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_run import begins_no_more, story
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.rollout_state import RolloutState
 from ansible_collections.multi_sonicator.ops.plugins.plugin_utils.watched_action import WatchedActionModule
 
@@ -26,7 +27,24 @@ class FirmwareActionModule(WatchedActionModule):
         if rollout:
             self._rollout = RolloutState(str(rollout["directory"]), str(rollout["id"]))
             self._plan = Plan.from_mapping(self._rollout.plan()["plan"])
-        return super()._run_module(arguments, task_vars)
+        host = str(task_vars.get("inventory_hostname", ""))
+        try:
+            result = super()._run_module(arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            self._failed_as_a_whole(host, str(error))
+            raise
+        if result.get("failed") and "controllers" not in result:
+            self._failed_as_a_whole(host, str(result.get("msg", "")))
+        return result
+
+    def _failed_as_a_whole(self, host: str, message: str) -> None:
+        """Tell the rollout now: other gateways are at work, and would begin all that is theirs until the step ends."""
+        if not self._rollout:
+            return
+        told = story(self._plan, self._rollout.events())
+        for member in told.at_work:
+            if member.rpartition("/")[0] == host and told.rollout.status[member] is not Status.FAILED:
+                self._rollout.append("failed", member=member, message=message)
 
     def _told(self, host: str, entry: Mapping[str, Any]) -> None:
         super()._told(host, entry)

@@ -192,3 +192,24 @@ def test_a_line_cut_off_by_a_power_loss_is_no_event(state: RolloutState) -> None
     assert state.events() == before
     state.append("request", request="pause")
     assert [event["event"] for event in state.events()] == [*(event["event"] for event in before), "request"]
+
+
+def test_what_had_failed_when_the_run_died_is_not_flashed_again(state: RolloutState) -> None:
+    run(state).next(healthy())
+    state.append("failed", member="a/one", message="silent")
+    planned = rollout_run.go_on(state, "1.1.0")
+    assert story(planned, state.events()).rollout.status["a/one"] is Status.FAILED
+    assert run(state).next(healthy()).failed, "the budget counts it"
+    rollout_run.go_on(state, "1.1.0", retry=True)
+    assert go(state) == [["a/one"], ["a/two", "b/one"], ["b/two"]]
+
+
+def test_going_to_a_set_cannot_be_aborted(state: RolloutState, tmp_path: Path) -> None:
+    assert run(state).judge("abort") is None
+    back = RolloutState(tmp_path, "back")
+    rollout_run.begin(back, "set previous", rollout_run.draw_up(ENTRIES, IDS, POLICY))
+    with pytest.raises(RolloutError, match=r"back goes to set previous, which abort cannot undo; ask for stop"):
+        run(back).judge("abort")
+    assert run(back).judge("stop") is None
+    with pytest.raises(RolloutError, match="no wave waits"):
+        run(back).judge("approve")
