@@ -112,7 +112,7 @@ def find(store: Store, name: str, wanted: str) -> Set:
         )
     if wanted == "latest":
         newest_first = (store.load_set(name, set_id) for set_id in reversed(ids))
-        ran = next((one for one in newest_first if one["version"] or one["settings"]), None)
+        ran = next((one for one in newest_first if one.get("version") or one.get("settings")), None)
         return ran or store.load_set(name, ids[-1])
     if wanted != "previous":
         return store.load_set(name, wanted)
