@@ -244,7 +244,7 @@ def strangers(accounts: Sequence[Account], people: Sequence[Person], kept: Colle
 def check_accounts(
     accounts: Sequence[Account], people: Sequence[Person], kept: Collection[str], connection: str
 ) -> None:
-    """Refuse people who would take over an account of the system, and to lock ourselves out."""
+    """Refuse people who would take over an account of the system, and to lock ourselves out or deprive us of root."""
     uids = {account.name: account.uid for account in accounts}
     problems = [
         f"{person.name}: is an account of the system here (uid {uids[person.name]}); choose another name"
@@ -254,7 +254,13 @@ def check_accounts(
     if connection not in kept and connection not in {person.name for person in people}:
         problems.append(
             f"{connection}: this run came in by this account and would lock itself out; name it in "
-            "access_kept_accounts, or with the state present in access_people"
+            "access_kept_accounts, or as an administrator in access_people"
         )
+    problems += [
+        f"{person.name}: this run came in by this account, which as {person.role} could become root no more; "
+        "make it an administrator in access_people, or name it in access_kept_accounts alone"
+        for person in people
+        if person.name == connection and person.name not in kept and person.role != ROLES[-1]
+    ]
     if problems:
         raise PeopleProblem("\n".join(problems))

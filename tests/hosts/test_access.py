@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shlex
 import subprocess
@@ -87,7 +88,9 @@ class Site(HostSite):
         return " ".join(output.split())
 
     def issue(self, name: str) -> None:
-        self.access(access_action="issue", access_person=name, access_public_key_file=f"{self.key(name)}.pub")
+        public = f"{self.key(name)}.pub"
+        # A number that is given with -e is a string.
+        self.access("-e", "access_hours=8", access_action="issue", access_person=name, access_public_key_file=public)
 
     def ssh_command(self, name: str, host: str, command: str, account: str | None = None) -> list[str]:
         options = ("BatchMode=yes", "IdentitiesOnly=yes", f"UserKnownHostsFile={self.place}/known_hosts")
@@ -189,6 +192,9 @@ def test_a_revoked_certificate_is_refused_within_a_minute_and_its_session_ends(s
     events = [json.loads(line) for line in (site.place / "audit.jsonl").read_text().splitlines()]
     assert events[-1]["what"] == "ssh_revocation"
     assert events[-1]["message"].endswith("laptop lost")
+    number = re.findall(r"Certificate (\d+) of otto", site.output)[-1]
+    site.access("-e", f"access_serial={number}", access_action="revoke", access_reason="issued by mistake")
+    assert site.ssh("otto", "gw2", "id").returncode == 255
 
 
 def test_a_person_who_is_taken_out_is_locked_out(site: Site) -> None:
@@ -243,6 +249,10 @@ def test_the_account_of_the_run_is_not_locked_out(site: Site) -> None:
     assert "ops: this run came in by this account and would lock itself out" in site.access(
         code=2, access_people=people
     )
+    people[-1] = {"name": "ops", "role": "engineer"}
+    assert "ops: this run came in by this account, which as engineer could become root no more" in site.access(
+        code=2, access_people=people
+    )
     site.fleet.ssh("gw1", "true")
 
 
@@ -253,7 +263,8 @@ def test_breaking_the_glass(site: Site) -> None:
     assert "1 to 24 as access_break_glass_hours" in site.access(
         code=2, access_action="break_glass", access_reason="fire in the hall", access_break_glass_hours=25, **public
     )
-    site.access("--limit=gw1", access_action="break_glass", access_reason="fire in the hall", **public)
+    hours = ("-e", "access_break_glass_hours=4")
+    site.access("--limit=gw1", *hours, access_action="break_glass", access_reason="fire in the hall", **public)
     assert site.ssh("fire", "gw1", "sudo -n id -u", "ms-breakglass").stdout == "0\n"
     alarms = site.root("gw1", "journalctl --no-pager -q -p alert..alert -t multi-sonicator-alarm -o cat").splitlines()
     assert alarms[0] == "account for emergencies opened for 4 h: fire in the hall"
@@ -288,16 +299,58 @@ def test_private_keys_of_the_authority_stay_where_they_are(site: Site) -> None:
             assert site.root(host, look) == "0\n"
 
 
+SETTINGS, OTHER = (f"/etc/ssh/sshd_config.d/{name}.conf" for name in ("40-multi-sonicator-access", "30-other"))
+GUARD = "multi-sonicator-access-guard.timer"
+
+
+def test_a_run_that_was_cut_off_is_begun_anew(site: Site) -> None:
+    def state() -> tuple[bool, str, int]:
+        """Whether settings have host certificates and are on trial, and how often sshd has read some."""
+        return (
+            "HostCertificate" in site.root("gw2", f"cat {SETTINGS}"),
+            site.root("gw2", f"systemctl is-active {GUARD}").strip(),
+            int(site.root("gw2", "journalctl --no-pager -q -t sshd | grep -c 'SIGHUP; restarting'")),
+        )
+
+    certificates, guard, read = state()
+    assert (certificates, guard) == (True, "inactive")
+    # As if cut off between the two: the settings are there, the clock runs, sshd has not read them.
+    site.root("gw2", f"echo Nonsense >{OTHER}")
+    without = ("--limit=gw2", "-e", "access_certificates=false", "-e", "access_guard_seconds=600")
+    site.access(*without, code=2)
+    site.root("gw2", f"rm {OTHER}")
+    assert state() == (False, "active", read)
+
+    site.access(*without)
+
+    # Once to take them back, once to have them anew.
+    assert state() == (False, "inactive", read + 2)
+
+    # As if cut off before the clock was set.
+    site.root("gw2", "echo >>/etc/ssh/multi_sonicator/sshd.conf")
+    site.access(*without)
+    assert state() == (False, "inactive", read + 3)
+    site.access("--limit=gw2")
+
+
+def test_taking_back_that_is_cut_off_leaves_the_host_open(site: Site) -> None:
+    site.root("gw2", "mv /usr/sbin/groupdel /usr/sbin/groupdel.kept")
+    site.access("--limit=gw2", code=2, access_state="absent")
+    # One group fewer would lock the next run out, if sshd still asked for it.
+    site.root("gw2", "mv /usr/sbin/groupdel.kept /usr/sbin/groupdel; groupdel ms-automation")
+    assert site.fleet.ssh("gw2", "id -un").stdout == "ops\n"
+    site.access("--limit=gw2")
+
+
 def test_settings_that_cut_the_run_off_are_taken_back(site: Site) -> None:
     inside = ["nsenter", "-t", str(site.fleet.leader("gw2")), "-m", "-p", "-n", "-u", "-i"]
-    ours, other = (f"/etc/ssh/sshd_config.d/{name}.conf" for name in ("40-multi-sonicator-access", "30-other"))
 
     def settings() -> str:
-        return subprocess.run([*inside, "cat", ours], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([*inside, "cat", SETTINGS], capture_output=True, text=True, check=True).stdout
 
     before = settings()
     # As if something else of sshd's contradicted: with the settings read anew, nobody of ours may come in.
-    site.root("gw2", f"echo DenyUsers ops >{other}")
+    site.root("gw2", f"echo DenyUsers ops >{OTHER}")
     text = site.access("--limit=gw2", code=2, access_certificates=False, access_guard_seconds=30)
     assert "the gateway takes back the former settings within 30 s" in text
     deadline = time.monotonic() + 60

@@ -87,6 +87,16 @@ def test_a_host_is_taken_back_only_when_it_is_named(site: ProductionSite) -> Non
     site.play("decommission", "--check", "--limit", "gateway1")
     assert site.fleet.ssh("gateway1", "msctl status").returncode == 0
 
+    # As if it had kept backups.
+    units = (
+        ("timer", "[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target\n"),
+        ("service", "[Service]\nExecStart=/bin/true\n"),
+    )
+    for kind, text in units:
+        write = f"sudo install -m 644 /dev/stdin /etc/systemd/system/multi-sonicator-backup.{kind}"
+        site.run(*site.fleet.ssh_command("gateway1"), write, stdin=text.encode())
+    site.fleet.ssh("gateway1", "sudo systemctl enable --now multi-sonicator-backup.timer")
+
     site.play("decommission", "--limit", "gateway1", decommission_confirm="gateway1")
     left = site.fleet.ssh(
         "gateway1",

@@ -208,7 +208,13 @@ def test_accounts_of_the_system_are_nobodys() -> None:
 
 
 def test_nobody_locks_himself_out() -> None:
-    people.check_accounts(ACCOUNTS, [Person("alice", "viewer")], [], "alice")
+    people.check_accounts(ACCOUNTS, [Person("alice", "administrator")], [], "alice")
     people.check_accounts(ACCOUNTS, [], ["ops"], "ops")
     with pytest.raises(PeopleProblem, match="ops: this run came in by this account"):
         people.check_accounts(ACCOUNTS, [Person("alice", "viewer")], [], "ops")
+
+
+def test_nobody_deprives_himself_of_root() -> None:
+    people.check_accounts(ACCOUNTS, [Person("alice", "engineer")], ["alice"], "alice")
+    with pytest.raises(PeopleProblem, match=r"alice: this run came in by this account, which as engineer could become"):
+        people.check_accounts(ACCOUNTS, [Person("alice", "engineer"), Person("bob", "viewer")], [], "alice")
