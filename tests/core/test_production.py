@@ -38,6 +38,9 @@ OLD, NEW = site.target("1.0.0"), site.target("1.1.0")
 UNTOUCHED = (0, 0, 0)
 LONGEST_GAP_MS = 500
 
+# Units stop when they hear nobody for a second, which beside other tests may be over before anybody's turn has come.
+pytestmark = pytest.mark.timing
+
 
 class Plant:
     """Two lines where we work, and one of another gateway. On each of ours one controller is at rest; all others run.
@@ -110,7 +113,6 @@ class Plant:
             return list(pool.map(one, (0, 1)))
 
 
-@pytest.mark.timing
 def test_units_of_other_controllers_go_on_running(tmp_path: Path) -> None:
     """A whole deploy, snapshot, rollback and what only looks, programmers at the pace of a real one."""
 
