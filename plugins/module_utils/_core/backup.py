@@ -174,8 +174,9 @@ def files(
         return not any(path.is_relative_to(other) for other in configuration.excluded)
 
     for start in filter(kept, configuration.files):
-        if start.is_file():
-            yield start
+        if not start.is_dir():
+            yield from [start] if start.is_file() else []
+            continue
         seen = set()  # links may lead round in circles
         for place, directories, names in os.walk(start, onerror=failed, followlinks=follow):
             seen.add(os.path.realpath(place))
