@@ -87,6 +87,12 @@ options:
     description: Flash a controller that does not answer at all. Its settings can then not be kept.
     type: bool
     default: false
+  read_chip:
+    description:
+      - Go by what the chip holds now, read in the transaction, and not by what was last read from it. For a board that
+        may be another one, or has lost something; with units at rest, and also where nothing is to be written.
+    type: bool
+    default: false
   write_fuses:
     description:
       - Write the fuses of the O(set) where the chip has others, for a chip that replaces another. They have to be
@@ -244,6 +250,7 @@ def main() -> None:
             "soak": {"type": "float"},
             "rollback": {"type": "bool", "default": True},
             "flash_silent": {"type": "bool", "default": False},
+            "read_chip": {"type": "bool", "default": False},
             "write_fuses": {"type": "bool", "default": False},
             "max_failures": {"type": "int", "default": 1},
             "progress_file": {"type": "path"},

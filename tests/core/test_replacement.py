@@ -39,8 +39,8 @@ def kept(lane: Lane) -> str:
 
 def restore(lane: Lane, kept: str, **policy: Any) -> dict[str, Any]:
     gateway = lane.gateway()
-    chosen = dataclasses.replace(REPLACEMENT, **policy)
-    return change_firmware(gateway, from_sets(gateway, kept), chosen, 1, False)[0]
+    check = bool(policy.pop("check", False))
+    return change_firmware(gateway, from_sets(gateway, kept), dataclasses.replace(REPLACEMENT, **policy), 1, check)[0]
 
 
 def require_as_in(lane: Lane, kept: str) -> None:
@@ -75,11 +75,25 @@ def test_an_eeprom_that_was_altered_comes_back(lane: Lane) -> None:
     lane.control("power", "on")
     with lane.device() as device:
         assert device.wait_for_answer(2)
-    assert not take_snapshots(lane.gateway(), True, QUICK, False)[0]["failed"], "it is known now"
-    result = restore(lane, kept, flash_silent=False, write_fuses=False)
+    same_board = {"flash_silent": False, "write_fuses": False}
+    assert restore(lane, kept, **same_board)["outcome"] == "restored", "its settings alone, by what was last read"
+    anew = {**same_board, "read_chip": True}
+    assert restore(lane, kept, check=True, **anew)["outcome"] == "would_read"
+    programmer = Path(lane.virtual.programmer(BOARD))
+    away = programmer.rename(programmer.with_name("away"))
+    lost = restore(lane, kept, **anew)
+    assert lost["failed"] and "programmer" in lost["msg"], "nobody can say that it is as it should be"
+    away.rename(programmer)
+    result = restore(lane, kept, **anew)
     assert (result["outcome"], result["changed"], result["failed"]) == ("deployed", True, False), result["msg"]
     assert lane.memory("eeprom.bin") == lane.eeprom
-    assert restore(lane, kept)["outcome"] == "unchanged"
+    again = restore(lane, kept, **anew)
+    assert (again["outcome"], again["changed"]) == ("unchanged", False)
+    with lane.device() as device:
+        device.write("sonicator1_amplitude", 33)
+    last = restore(lane, kept, **anew)
+    assert (last["outcome"], last["changed"], last["failed"]) == ("restored", True, False), last["msg"]
+    require_as_in(lane, kept)
 
 
 def test_fuses_are_not_written_unasked(lane: Lane, kept: str) -> None:

@@ -79,6 +79,7 @@ class Policy:
 
     ``drain``: what to do when units run: ``refuse``, ``wait`` until they stop by themselves, or ``stop`` them.
     ``flash_silent``: go on with a controller that does not answer at all, whose state can then not be kept.
+    ``read_chip``: go by what the chip holds now, not by what was last read from it, which may have been another chip.
     ``write_fuses``: write the target's fuses where the chip has others, as one does that has replaced another.
     ``other_run_deadline``: how long to wait for another run on the same controller, such as one whose caller died.
     """
@@ -90,6 +91,7 @@ class Policy:
     programmer_deadline: float | None = None
     rollback: bool = True
     flash_silent: bool = False
+    read_chip: bool = False
     write_fuses: bool = False
     other_run_deadline: float = 300.0
 
@@ -174,13 +176,14 @@ class Transaction:
             )
         before, settings = self._look()
         differing = self._differing(settings)
-        if self._up_to_date(before):
+        known = self._up_to_date(before)
+        if known and not self.policy.read_chip:
             if differing:
                 self._require_drained_or_drainable()
                 return Outcome("would_restore", "would put settings back", True, before=before, settings=differing)
             return Outcome("unchanged", self._basis(before), before=before, after=before)
         self._require_drained_or_drainable()
-        if self.target.flash is None:
+        if known or self.target.flash is None:
             return Outcome("would_read", "would read the chip", before=before, after=before)
         self.permit()
         after = {"version": self.target.version, "digest": self.target.digest}
@@ -225,7 +228,7 @@ class Transaction:
     def _open(self) -> Outcome | None:
         """Read the truth and begin; an outcome where nothing is left to do."""
         before, settings = self._look()
-        if self._up_to_date(before):
+        if self._up_to_date(before) and not self.policy.read_chip:
             differing = self._differing(settings)
             if not differing:
                 return Outcome("unchanged", self._basis(before), before=before, after=before)
@@ -281,6 +284,12 @@ class Transaction:
         if changed or self.journal.last("fuses"):
             changed = True
             outcome, message = "deployed", f"{was} → {told}, proven on the device"
+        elif any((begun["settings"] or {}).get(name) != value for name, value in (self.target.settings or {}).items()):
+            changed = True
+            outcome, message = (
+                "restored",
+                f"the chip was read and holds {told}, settings are those of {self.target.label}",
+            )
         else:
             outcome = "read" if flash is None else "unchanged"
             message = f"the chip was read and holds {told}, settings are back"
