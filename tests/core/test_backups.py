@@ -163,6 +163,12 @@ def test_a_gateway_set_up_anew_gets_back_what_it_alone_knew(place: Place) -> Non
     def lost(check: bool = False) -> dict[str, Any]:
         return fetch(place.configuration, place.settings().gateway(), kept, None, check, [str(place.files)])
 
+    stranger = fetch(place.configuration, place.settings(unit=9).gateway(), kept, None, True, [str(place.files)])
+    assert [one["msg"].partition(":")[0] for one in stranger["controllers"]] == ["stays out"]
+    assert str(place.files / "tls.key") in stranger["files"] and str(record) not in stranger["files"]
+    assert [one["what"] for one in stranger["differences"] if "of another board" in one["problem"]] == [
+        f"controller {BOARD}"
+    ]
     planned = lost(check=True)
     assert planned["changed"] and {str(path) for path in files} < set(planned["files"])
     assert not any(path.exists() for path in files), "check mode brings nothing"

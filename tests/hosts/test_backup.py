@@ -155,6 +155,8 @@ def test_a_controller_comes_back(site: HostSite) -> None:
     assert f"mixer_1: put back {POINT}" in output
     assert "recovery time" in output and "recovery point" in output
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
+    history = str(site.place / ".local/state/multi_sonicator/history")
+    assert b"from backup set" in site.run("git", "-C", history, "log", "-1")
     assert "mixer_1" in site.follow("restore_register", 2, **names, sonicator1_amplitude=POINT)
     output = site.play("restore", recovery_controllers=["mixer_1"], scope="settings", recovery_target="hall")
     assert "mixer_1: settings are those of the set" in output and "from hall" in output
@@ -298,7 +300,11 @@ def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
     site.follow("restore_gateway", 0, **names)
     assert site.fleet.ssh(GATEWAY, "ls /var/lib/multi_sonicator", check=False).stdout == ""
     began = time.monotonic()
+    targets = site.variables["backup_targets"]
+    site.variables["backup_targets"] = [{"name": "burnt", "repository": "rest:http://127.0.0.1:1/"}, *targets]
     output = site.follow("restore_gateway", 1, **names)
+    site.variables["backup_targets"] = targets
+    assert "backup target burnt: " in output and "from vault" in output
     assert time.monotonic() - began < 600
     assert f"set {kept} of" in output
     figures = re.search(r"recovery time (\d+) s, recovery point (\d+) s before", output)
