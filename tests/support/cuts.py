@@ -404,6 +404,7 @@ def _switch_off(path: str) -> None:
 
 def serve() -> None:
     """Fork a run for each job, tell its process id and, when it has ended, its exit code."""
+    profile()  # read once for all of them
     for job in sys.stdin:
         path = Path(job.strip())
         pid = os.fork()

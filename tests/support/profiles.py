@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ DIRECTORY = Path(__file__).parents[2] / "plugins/plugin_utils/profiles"
 
 def mapping(name: str = "multi_sonicator_io") -> dict[str, Any]:
     """The content of a profile's file, free to be changed."""
-    data: dict[str, Any] = yaml.safe_load((DIRECTORY / f"{name}.yml").read_text())
+    data: dict[str, Any] = json.loads(_json(name))
     return data
+
+
+@functools.cache  # PyYAML takes some 50 ms, and thousands of transactions ask
+def _json(name: str) -> str:
+    return json.dumps(yaml.safe_load((DIRECTORY / f"{name}.yml").read_text()))
 
 
 def profile(name: str = "multi_sonicator_io") -> Profile:
