@@ -9,6 +9,7 @@ ever on a programmer that dies and spins on a port that vanishes, so lock, deadl
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import select
@@ -203,18 +204,23 @@ class Programmer:
     def _programmer_type(self) -> list[str]:
         if self.part.programmer != "stk500v1":
             return ["-c", self.part.programmer]
+        if self._knows_sketch:
+            return ["-c", _SKETCH]
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        file = self.scratch / "avrdude.conf"
+        file.write_text(_SKETCH_FOR_OLD_AVRDUDE)
+        return ["-C", f"+{file}", "-c", _SKETCH]
+
+    @functools.cached_property
+    def _knows_sketch(self) -> bool:
+        """Whether this avrdude has the sketch among its programmers."""
         try:
             known = subprocess.run(  # pylint: disable=ansible-bad-function  # the core knows no AnsibleModule
                 ["avrdude", "-c", "?"], capture_output=True, env=_environment(), timeout=10, check=False
             )
         except subprocess.TimeoutExpired:
             raise ProgrammerError(f"programmer {self.port}: avrdude does not even list its programmers") from None
-        if _SKETCH.encode() in known.stderr + known.stdout:
-            return ["-c", _SKETCH]
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        file = self.scratch / "avrdude.conf"
-        file.write_text(_SKETCH_FOR_OLD_AVRDUDE)
-        return ["-C", f"+{file}", "-c", _SKETCH]
+        return _SKETCH.encode() in known.stderr + known.stdout
 
     def _watch(self, child: subprocess.Popen[bytes]) -> tuple[bytes, str]:
         """Collect the child's output until it ends, or until a deadline passes: then the reason comes along."""

@@ -117,12 +117,6 @@ def dump_yaml(data: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _load_yaml(text: bytes) -> Any:
-    yaml = _yaml()
-    # libyaml, where it is there, takes a tenth of the time.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
 def _yaml() -> Any:
     try:
         import yaml
@@ -291,12 +285,14 @@ class Store:
     @staticmethod
     def load(path: Path) -> dict[str, Any] | None:
         """The mapping in a YAML file; None where it is not there, StoreError where it is damaged."""
+        yaml = _yaml()
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, takes a tenth of the time
         try:
             with _reading(path):
-                data = _load_yaml(path.read_bytes())
+                data = yaml.load(path.read_bytes(), Loader=loader)
         except FileNotFoundError:
             return None
-        except _yaml().YAMLError as error:
+        except yaml.YAMLError as error:
             raise StoreError(f"{path}: damaged ({error}); restore the state directory from its backup") from None
         if not isinstance(data, dict):
             raise StoreError(f"{path}: damaged, holds no mapping; restore the state directory from its backup")
