@@ -37,6 +37,7 @@ UNIT_TESTS = ("tests/unit", "--ignore=tests/unit/plugin_utils")
 SMOKE_TESTS = "tests/playbooks"
 
 CORES = 2
+ON_HOSTS = 0.66  # cores that a check keeps busy which waits for hosts to boot and for ssh much of its time
 LEFT_OUT = 77
 NO_TESTS = 5
 PROGRESS_EVERY = 10.0
@@ -51,7 +52,7 @@ class Check:
     pytest: bool = False
     background: bool = True
     needs_tests: bool = True
-    cores: int = 2  # that it keeps busy
+    cores: float = 2  # that it keeps busy
 
     @property
     def slug(self) -> str:
@@ -86,7 +87,7 @@ def bash(name: str, *arguments: str) -> tuple[str, ...]:
     return ("bash", str(TOP / "tools" / name), *arguments)
 
 
-def tests(name: str, python: str, *arguments: str, needs_tests: bool = True, deadline: float = 1500.0) -> Check:
+def tests(name: str, python: str, *arguments: str, needs_tests: bool = True, deadline: float = 1800.0) -> Check:
     check = Check(name, (), deadline, pytest=True, background=False, needs_tests=needs_tests)
     command = (python, "-m", "pytest", "-v", "--tb=short", "-ra", f"--junitxml={check.report}", *arguments)
     return dataclasses.replace(check, command=command)
@@ -125,17 +126,24 @@ def on_a_gateway(*arguments: str, timing: bool = False) -> Check:
 
 def smoke(version: str) -> Check:
     command = ("python", "-m", "pytest", "-v", "--tb=short", "-ra", SMOKE_TESTS, "-m", "smoke")
-    check = Check(f"smoke {version}", (), deadline=900, pytest=True, background=False)
+    check = Check(f"smoke {version}", (), deadline=900, pytest=True, background=False, cores=1)
     return dataclasses.replace(check, command=bash("with_core.sh", version, *command, f"--junitxml={check.report}"))
 
 
 def hosts(*command: str) -> Iterator[Check]:
-    """The tests and Molecule's scenarios on hosts that boot in containers; left out where there can be none."""
-    yield tests("hosts", *command, *HOST_TESTS, "-n", "2", "--dist=loadfile")
+    """The tests and Molecule's scenarios on hosts that boot in containers; left out where there can be none.
+
+    A file of tests has hosts of its own. What takes longest begins first, which the length of a file tells well enough.
+    """
+    files = [path for directory in HOST_TESTS for path in (TOP / directory).glob("test_*.py")]
+    for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
+        name = path.stem.removeprefix("test_")
+        one = tests(f"hosts {name}", *command, str(path.relative_to(TOP)), needs_tests=False, deadline=2700)
+        yield dataclasses.replace(one, cores=ON_HOSTS)
     for place in sorted((TOP / "molecule").glob("*/molecule.yml")):
         name = place.parent.name
         if name != "default":
-            yield Check(f"molecule {name}", bash("scenario.sh", name), deadline=900, background=False, cores=1)
+            yield Check(f"molecule {name}", bash("scenario.sh", name), background=False, cores=ON_HOSTS)
 
 
 def chosen(what: str) -> tuple[list[Check], list[Check]]:
@@ -163,10 +171,13 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
         timing = tests("timing", python, *without_core, "-m", "timing", needs_tests=False)
         static = [*quick_checks(), sanity(), *map(sanity, cores)]
         molecule = Check(
-            "molecule", tool("molecule", "--base-config", ".config/molecule/config.yml", "test"), background=False
+            "molecule",
+            tool("molecule", "--base-config", ".config/molecule/config.yml", "test"),
+            background=False,
+            cores=1,
         )
         on_hosts = hosts(python, "-m", "not timing")
-        return [core, others, molecule, *on_hosts, *map(smoke, with_playbooks), *static], [core_timing, timing]
+        return [core, others, *on_hosts, molecule, *map(smoke, with_playbooks), *static], [core_timing, timing]
     if what == "test-hosts":
         return list(hosts(python)), []
     raise SystemExit(f"usage: {sys.argv[0]} lint|sanity|test-fast|test-hosts|test")
