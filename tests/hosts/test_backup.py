@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fleet as hosts
@@ -330,6 +331,20 @@ def test_the_whole_site_comes_back(site: HostSite) -> None:
     del site.variables["recovery_controllers"]
 
 
+@contextlib.contextmanager
+def variables_beside_the_inventory(site: HostSite, more: Mapping[str, Any]) -> Iterator[None]:
+    """For a drill, which takes nothing from -e that could lead to the site itself."""
+    given, beside = site.variables, site.inventory.parent / "group_vars"
+    beside.mkdir()
+    (beside / "all.json").write_text(json.dumps({**given, **more}))
+    site.variables = {"target": GATEWAY}
+    try:
+        yield
+    finally:
+        site.variables = given
+        shutil.rmtree(beside)
+
+
 def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None:
     """The drill finds what the inventory does not bring back, and leaves a bare host. The gateway has no part in it."""
     by_hand = "/etc/udev/rules.d/99-by-hand.rules"
@@ -345,26 +360,21 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
         assert reason in " ".join(site.play("recovery_drill", code=2, recovery_drill_spare=wrong, **drill).split())
     modules = "sudo journalctl --identifier=sudo | grep -c BECOME-SUCCESS"
     before = site.fleet.ssh(GATEWAY, modules).stdout
-    # A drill takes nothing from -e that could lead to the site itself.
-    given, inventory = site.variables, site.inventory.parent / "group_vars/all.json"
-    inventory.parent.mkdir()
-    inventory.write_text(json.dumps(given | drill))
-    site.variables = {"target": GATEWAY}
     drills = site.place / ".local/state/multi_sonicator/drills"
-    elsewhere = site.inventory.parent / f"host_vars/{SPARE}.json"
-    elsewhere.parent.mkdir()
-    elsewhere.write_text('{"ansible_port": 1}')
-    site.follow("drill", 2, code=2, spare_a=SPARE)
-    [path] = drills.glob("*.json")
-    result = json.loads(path.read_text())
-    [problem] = result["problems"]
-    assert f"{GATEWAY}: {SPARE} cannot be reached: " in problem, "controllers have their drill all the same"
-    assert [one["problems"] for one in result["controllers"].values()] == [[]]
-    path.unlink()
-    shutil.rmtree(elsewhere.parent)
-    output = " ".join(site.follow("drill", 2, code=2, spare_a=SPARE).split())
-    site.variables = given
-    shutil.rmtree(inventory.parent)
+    with variables_beside_the_inventory(site, drill):
+        elsewhere = site.inventory.parent / f"host_vars/{SPARE}.json"
+        elsewhere.parent.mkdir()
+        elsewhere.write_text('{"ansible_port": 1}')
+        site.follow("drill", 2, code=2, spare_a=SPARE)
+        [path] = drills.glob("*.json")
+        result = json.loads(path.read_text())
+        assert len(result["problems"]) == 1, result["problems"]
+        assert f"{GATEWAY}: {SPARE} cannot be reached: " in result["problems"][0]
+        proofs = result["controllers"].values()
+        assert [one["problems"] for one in proofs] == [[]], "controllers have their drill all the same"
+        path.unlink()
+        shutil.rmtree(elsewhere.parent)
+        output = " ".join(site.follow("drill", 2, code=2, spare_a=SPARE).split())
     assert site.fleet.ssh(GATEWAY, modules).stdout == before, "the gateway itself has no part in it"
     assert f"gateway {GATEWAY} in " in output and "recovery time " in output and "canary" not in output
 
