@@ -43,11 +43,12 @@ usable() {
   [ -x "$1" ] && "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# find_python VERSION...: the first usable interpreter of these, on PATH or among pyenv's.
+# find_python VERSION...: the first usable interpreter of these: the system's, which gateways have too and which is built
+# for speed, one on PATH, or one among pyenv's.
 find_python() {
   local version candidate
   for version in "$@"; do
-    for candidate in "$(command -v "python$version")" "/usr/bin/python$version" \
+    for candidate in "/usr/bin/python$version" "$(command -v "python$version")" \
       "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version"*/bin/"python$version"; do
       if usable "$candidate"; then
         "$candidate" -c 'import sys; print(sys.executable)'
