@@ -49,6 +49,7 @@ def test_only_what_differs_is_written_and_the_second_run_writes_nothing(lane: La
     result = write_registers(lane.gateway(), wanted, (), False)[0]
     assert (result["changed"], result["msg"]) == (False, "as desired")
     assert lane.touched() == (0, 0, 0)
+    assert not (lane.state / "state").exists(), "what keeps nothing needs no place for it"
 
 
 def test_settings_of_the_inventory_are_overridden_by_the_task(lane: Lane) -> None:

@@ -34,16 +34,16 @@ def _result(**data: Any) -> Result:
 
 @contextlib.contextmanager
 def _to_ourselves(
-    gateway: Gateway, controller: Controller, check: bool = False, patience: float = _PATIENCE
+    gateway: Gateway, controller: Controller, hold: bool = True, patience: float = _PATIENCE
 ) -> Iterator[CoreError | None]:
     """Hold a controller, so that no firmware transaction begins; why not, where that cannot be: one is open, or begins.
 
     What is written before a transaction ends it silently puts back, and what is read may be what it has set itself.
-    With ``check`` nothing is held.
+    Without ``hold`` it is only looked at.
     """
     with contextlib.ExitStack() as held:
         obstacle: CoreError | None = _transaction(gateway, controller)  # whoever works on it holds it for long
-        if not obstacle and not check:
+        if not obstacle and hold:
             try:
                 held.enter_context(gateway.store.exclusive(controller.name, patience))
                 obstacle = _transaction(gateway, controller)
@@ -109,8 +109,9 @@ def write_registers(
     def work(controller: Controller, device: Device) -> Result:
         values = wanted(controller)
         stops = {name for name, value in values.items() if controller.profile.stops(name, value)}
-        # Stopping waits for nobody.
-        with _to_ourselves(gateway, controller, check, patience=0 if stops else _PATIENCE) as obstacle:
+        # Nothing is made on a gateway that keeps nothing of the controller. Stopping waits for nobody.
+        hold = not check and gateway.store.controller(controller.name).is_dir()
+        with _to_ourselves(gateway, controller, hold, patience=0 if stops else _PATIENCE) as obstacle:
             if obstacle and not stops:
                 raise obstacle
             return write(controller, device, values, stops, obstacle)
@@ -459,7 +460,7 @@ def restore_settings(gateway: Gateway, wanted: str, check: bool, names: Sequence
         return chosen
 
     def work(controller: Controller, device: Device) -> Result:
-        with _to_ourselves(gateway, controller, check) as obstacle:
+        with _to_ourselves(gateway, controller, hold=not check) as obstacle:
             if obstacle:
                 raise obstacle
             return put_back(controller, device)
