@@ -246,7 +246,11 @@ def test_the_server_removes_what_is_old_and_refuses_to_when_dates_are_forged(sit
 
 def test_the_server_is_hardened_as_gateways_are(site: HostSite) -> None:
     """Gateways store there on, and nobody else comes in by their accounts."""
-    peers = [{"port": port, "protocol": "tcp", "peers": ["gateways"], "comment": "backups"} for port in (22, 8000)]
+    control_node = re.sub(r"[0-9]+$", "1", site.fleet.address(VAULT))
+    peers = [
+        {"port": port, "protocol": "tcp", "peers": ["gateways", SPARE, control_node], "comment": "backups"}
+        for port in (22, 8000)
+    ]
     site.play("harden", target=VAULT, hardening_firewall_allow=peers)
     site.play("access", target=VAULT, access_people=[{"name": "vera", "role": "viewer"}])
     site.fleet.ssh(GATEWAY, START)
