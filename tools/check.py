@@ -32,6 +32,7 @@ NEWEST_CORE = "2.21.5"
 # Tested without Ansible; whole transactions, and what is done in a moment.
 TRANSACTION_TESTS = ("tests/core",)
 HOST_TESTS = ("tests/hosts",)
+WHOLLY_TIMING = ("test_runtime.py",)  # files of these that have no other tests
 UNIT_TESTS = ("tests/unit", "--ignore=tests/unit/plugin_utils")
 # Whose tests marked "smoke" are repeated on the oldest and the newest ansible-core.
 SMOKE_TESTS = "tests/playbooks"
@@ -119,7 +120,7 @@ def sanity(version: str | None = None) -> Check:
 def on_a_gateway(*arguments: str, timing: bool = False) -> Check:
     """Tests with a Debian 12 gateway's libraries, where Ansible can't be imported. Mostly they wait for boards."""
     python = str(GATEWAY / "python")
-    if timing:  # silences of half a second, while others keep the processor less busy than in the other run
+    if timing:  # they measure silences of half a second, which a busy processor lengthens
         return tests("core's timing on a gateway", python, "-m", "timing", "-n", "2", *arguments)
     return tests("core on a gateway", python, "-m", "not timing", "-n", "4", *arguments)
 
@@ -138,7 +139,8 @@ def hosts(*command: str) -> Iterator[Check]:
     files = [path for directory in HOST_TESTS for path in (TOP / directory).glob("test_*.py")]
     for path in sorted(files, key=lambda path: path.stat().st_size, reverse=True):
         name = path.stem.removeprefix("test_")
-        one = tests(f"hosts {name}", *command, str(path.relative_to(TOP)), needs_tests=False, deadline=2700)
+        needed = path.name not in WHOLLY_TIMING
+        one = tests(f"hosts {name}", *command, str(path.relative_to(TOP)), needs_tests=needed, deadline=2700)
         yield dataclasses.replace(one, cores=ON_HOSTS)
     for place in sorted((TOP / "molecule").glob("*/molecule.yml")):
         name = place.parent.name
