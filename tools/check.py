@@ -9,6 +9,7 @@ The last line is ``N passed, N failed, N skipped``: each test of pytest counts, 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -324,6 +325,7 @@ def run(checks: Iterable[Check]) -> list[Result]:
                     running.remove(at_work)
                     results.append(result)
                     show(result)
+            bury_orphans({at_work.process.pid for at_work in running})
             if time.monotonic() - said >= PROGRESS_EVERY:
                 said = time.monotonic()
                 for at_work in running:
@@ -339,6 +341,18 @@ def adopt_orphans() -> None:
     """What a check leaves running becomes a child of this process, and is seen at the end."""
     pr_set_child_subreaper = 36
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def bury_orphans(ours: set[int]) -> None:
+    """Reap what has ended and is nobody's child but this process': who looks for it by its id takes it for alive.
+
+    restic does so with the owner of a lock.
+    """
+    with contextlib.suppress(ChildProcessError):  # no children at all
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in ours:  # whose poll wants to know how it ended
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def children() -> dict[int, str]:

@@ -426,8 +426,8 @@ def test_a_gateway_whose_disk_is_full_says_so(place: Place) -> None:
         subprocess.run(["umount", own], check=True)
 
 
-@pytest.mark.parametrize("after", [0.1, 0.6, 1.5])
-def test_a_run_that_is_killed_leaves_a_repository_that_goes_on(place: Place, after: float) -> None:
+@pytest.mark.parametrize("after", [0.1, 0.6, 1.5, "a lock"])
+def test_a_run_that_is_killed_leaves_a_repository_that_goes_on(place: Place, after: float | str) -> None:
     first, _problems = place.run()
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from _core import backup;"
@@ -439,9 +439,16 @@ def test_a_run_that_is_killed_leaves_a_repository_that_goes_on(place: Place, aft
     configuration.write_text(json.dumps(told, default=str))
     core = str(Path(backup.__file__).parents[1])
     files = (str(place.lane.directory / "gateway.json"), str(configuration))
+    locks = place.repositories / "hall/locks"
     with subprocess.Popen([sys.executable, "-c", script, core, *files]) as run:
-        time.sleep(after)
+        if isinstance(after, float):
+            time.sleep(after)
+        else:
+            until = time.monotonic() + 60
+            while not any(locks.iterdir()):
+                assert run.poll() is None and time.monotonic() < until, "restic has locked nothing"
         run.kill()
+    assert isinstance(after, float) or any(locks.iterdir())
     kept, problems = place.run()
     assert problems == []
     for name in ("vault", "hall"):
