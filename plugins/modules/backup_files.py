@@ -237,8 +237,8 @@ def _configuration(module: AnsibleModule) -> Configuration:
 
 def _keep(module: AnsibleModule) -> dict[str, Any]:
     configuration = _configuration(module)
-    if missing := [str(path) for path in configuration.files if not path.exists()]:
-        raise CoreError(f"{', '.join(missing)}: not there; correct files, nothing was stored")
+    if missing := backup.missing(configuration):
+        raise CoreError(f"{', '.join(map(str, missing))}: not there; correct files, nothing was stored")
     answer = {"changed": True, "set": "", "files": [str(path) for path in backup.files(configuration, True)]}
     if module.check_mode:
         return answer

@@ -393,6 +393,23 @@ def test_a_lock_of_somebody_who_died_is_no_reason(place: Place) -> None:
     assert problems == [] and place.ids("vault") == [first, kept]
 
 
+def test_a_file_that_was_named_and_is_missing_is_told_each_time(place: Place, tmp_path: Path) -> None:
+    usual = [tmp_path / "network", tmp_path / "hosts"]
+    usual[1].write_text("127.0.0.1 localhost")
+    named = tmp_path / "scada.conf"
+    place.configuration = dataclasses.replace(
+        place.configuration, usual=usual, files=[*place.configuration.files, named]
+    )
+    kept, problems = place.run()
+    assert problems == [f"{named}: not there; correct backup_files, or put it back"]
+    assert place.ids("vault") == [kept], "all else is stored"
+    assert place.status["problems"] == problems
+    named.write_text("here it is")
+    assert place.run()[1] == []
+    kept_files = set(backup.files(place.configuration, False))
+    assert {usual[1], named} <= kept_files and usual[0] not in kept_files
+
+
 def test_what_links_lead_to_is_kept_of_a_control_node(place: Place, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -53,6 +53,7 @@ QUESTIONS = {
 class Configuration:
     """What is kept where: ``gateway`` is the inventory's name of it, ``files`` are paths, directories with all in them.
 
+    One of these that is missing is a problem; ``usual`` ones are kept where they are there.
     ``directory`` holds the newest set, restic's caches and ``status.json``; ``excluded`` of the files are left out.
     ``metrics`` is a directory of node-exporter's textfile collector, None for none. ``interval``: after how many
     seconds without a backup one is missing. ``kept``: how many sets stay where the gateway may remove any, see
@@ -67,6 +68,7 @@ class Configuration:
     metrics: Path | None
     interval: float
     kept: Mapping[str, int]
+    usual: Sequence[Path] = ()
 
     @classmethod
     def load(cls, path: Path = PATH) -> Configuration:
@@ -82,6 +84,7 @@ class Configuration:
                 Path(data["metrics"]) if data.get("metrics") else None,
                 float(data["interval"]),
                 {str(period): int(count) for period, count in data["kept"].items()},
+                [Path(one) for one in data.get("usual", ())],
             )
         except OSError as error:
             raise CoreError(f"{path}: {error.strerror}; the role backup writes it: run it for this gateway") from None
@@ -115,6 +118,7 @@ def take(settings: Settings | None, configuration: Configuration) -> tuple[Manif
             _put(directory / name, ask(question))
         except BackupError as error:
             problems.append(str(error))
+    problems += [f"{path}: not there; correct backup_files, or put it back" for path in missing(configuration)]
     owners = {}
     # What a control node keeps is restored whole; of a gateway's links to units systemd keeps account.
     for path in files(
@@ -162,6 +166,11 @@ def _newest(store: Store, name: str, taken: str | None, directory: Path) -> Resu
     return {"set": content["id"], "version": content["version"], "images": content["images"]}
 
 
+def missing(configuration: Configuration) -> list[Path]:
+    """Which of the files that are to be kept are not there."""
+    return [path for path in configuration.files if not path.exists()]
+
+
 def files(
     configuration: Configuration, follow: bool, failed: Callable[[OSError], None] = lambda _error: None
 ) -> Iterator[Path]:
@@ -173,7 +182,7 @@ def files(
     def kept(path: Path) -> bool:
         return not any(path.is_relative_to(other) for other in configuration.excluded)
 
-    for start in filter(kept, configuration.files):
+    for start in filter(kept, [*configuration.usual, *configuration.files]):
         if not start.is_dir():
             yield from [start] if start.is_file() else []
             continue
