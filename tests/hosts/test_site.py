@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import time
@@ -13,6 +14,7 @@ import fleet as hosts
 import pytest
 from support.hosts import CONTROLLERS, PASSPHRASE, ProductionSite, changes
 
+REPOSITORY = "/srv/backups of this gateway"
 INTERRUPTED = (
     "find /var/lib/apt/lists -type f -delete; touch /var/lib/apt/lists;"
     " sed /^$/q /var/lib/dpkg/status >/var/lib/dpkg/updates/0001"
@@ -22,6 +24,12 @@ INTERRUPTED = (
 @pytest.fixture(scope="module")
 def site(machine: None) -> Iterator[ProductionSite]:
     with ProductionSite() as made:
+        made.variables |= {
+            "backup_targets": [{"name": "disk", "repository": REPOSITORY}],
+            "backup_password": "canary.of-the-repository",
+            "backup_recovery_password": "canary.of-the-recovery",
+            "backup_calendar": "2099-01-01",  # not while a test runs
+        }
         made.fleet.up([hosts.Host("gateway1", "bookworm", CONTROLLERS), hosts.Host("gateway2", "trixie", CONTROLLERS)])
         yield made
 
@@ -60,6 +68,14 @@ def test_a_second_run_changes_nothing(site: ProductionSite) -> None:
     assert erases(site) == [1, 1, 1, 1]
 
 
+def test_each_has_kept_a_backup_on_its_own_disk_before_its_controllers_were_changed(site: ProductionSite) -> None:
+    look = "sudo cat /var/lib/multi_sonicator/backup/status.json"
+    for host in site.fleet.hosts:
+        told = json.loads(site.fleet.ssh(host, look).stdout)
+        assert (told["failed"], told["problems"]) == (False, [])
+        assert set(told["targets"]) == {"disk"} and told["targets"]["disk"]["set"] == told["set"]
+
+
 def test_people_do_with_the_runtime_what_their_roles_may(site: ProductionSite) -> None:
     for host in site.fleet.hosts:
         assert site.as_person("vera", host, "sudo -n msctl status").count("1.1.0") == 2
@@ -87,16 +103,8 @@ def test_a_host_is_taken_back_only_when_it_is_named(site: ProductionSite) -> Non
     site.play("decommission", "--check", "--limit", "gateway1")
     assert site.fleet.ssh("gateway1", "msctl status").returncode == 0
 
-    # As if it had kept backups.
-    units = (
-        ("timer", "[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target\n"),
-        ("service", "[Service]\nExecStart=/bin/true\n"),
-    )
-    for kind, text in units:
-        write = f"sudo install -m 644 /dev/stdin /etc/systemd/system/multi-sonicator-backup.{kind}"
-        site.run(*site.fleet.ssh_command("gateway1"), write, stdin=text.encode())
-    site.fleet.ssh("gateway1", "sudo systemctl enable --now multi-sonicator-backup.timer")
-
+    stored = site.fleet.ssh("gateway1", f"sudo ls '{REPOSITORY}/snapshots'").stdout.split()
+    assert stored
     site.play("decommission", "--limit", "gateway1", decommission_confirm="gateway1")
     left = site.fleet.ssh(
         "gateway1",
@@ -106,6 +114,7 @@ def test_a_host_is_taken_back_only_when_it_is_named(site: ProductionSite) -> Non
         check=False,
     )
     assert left.stdout == ""
+    assert site.fleet.ssh("gateway1", f"sudo ls '{REPOSITORY}/snapshots'").stdout.split() == stored, "they stay"
     assert set(changes(site.play("decommission", "--limit", "gateway1", decommission_confirm="gateway1")).values()) == {
         0
     }
