@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 Multi-Sonicator Operations contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Variables that the role does not admit are refused before anything is asked."""
+"""Variables that a role does not admit are refused before anything is asked."""
 
 from __future__ import annotations
 
@@ -52,6 +52,26 @@ BAD = {
         ("controller 1 of the list: name is missing",),
     ),
     "release a string": ("deploy", {"controllers_releases": ["1.1.0"]}, ("controllers_releases", "dict")),
+    "target nowhere": (
+        "backup/main",
+        {"backup_targets": [{"name": "vault", "server": "vault_1"}]},
+        ("backup_targets entry vault", "expected either repository, or server"),
+    ),
+    "target below nobody knows what": (
+        "backup/main",
+        {"backup_targets": [{"name": "disk", "repository": "backups"}]},
+        ("backup_targets entry disk", "a path from /"),
+    ),
+    "target that systemd reads otherwise": (
+        "backup/main",
+        {"backup_targets": [{"name": "disk", "repository": "/media/disk\nExecStart=/bin/sh"}]},
+        ("backup_targets on disks", "nothing was changed"),
+    ),
+    "period that restic does not know": (
+        "backup/main",
+        {"backup_kept": {"fortnightly": 1}},
+        ("backup_kept", "hourly", "nothing was changed"),
+    ),
 }
 
 
@@ -59,9 +79,14 @@ def test_bad_variables_are_refused(tmp_path: Path) -> None:
     """All of them in one play, of a host that has none of the site's variables."""
     tasks: list[dict[str, Any]] = []
     for name, (entry_point, variables, _says) in BAD.items():
-        include = {"name": f"{COLLECTION}.controllers", "tasks_from": entry_point}
+        role, _, file = entry_point.rpartition("/")
+        include = {"name": f"{COLLECTION}.{role or 'controllers'}", "tasks_from": file}
         given = {"controllers": [{"name": "press", "line": "/dev/null", "unit": 2}], **variables}
-        told = {"name": name, "ansible.builtin.debug": {"msg": "{{ ansible_failed_result.msg }}"}}
+        of_items = "ansible_failed_result.results | default([]) | map(attribute='msg') | join"
+        told = {
+            "name": name,
+            "ansible.builtin.debug": {"msg": f"{{{{ ansible_failed_result.msg }}}} {{{{ {of_items} }}}}"},
+        }
         call = {
             "name": "Call the role",
             "ansible.builtin.include_role": include,
