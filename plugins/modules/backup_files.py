@@ -87,6 +87,10 @@ options:
         description: Longest time for each thing that is done with it, in seconds.
         type: float
         default: 3600.0
+      mount:
+        description: Where the medium of the repository is mounted. While none is there, nothing is stored or made.
+        type: path
+        default: ""
   kept:
     description: How many sets stay where they may be removed, in restic's periods such as V(last) and V(daily).
     type: dict
@@ -187,6 +191,7 @@ TARGET = {
     "options": {"type": "list", "elements": "str", "default": []},
     "append_only": {"type": "bool", "default": False},
     "deadline": {"type": "float", "default": 3600.0},
+    "mount": {"type": "path", "default": ""},
 }
 
 

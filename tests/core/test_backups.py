@@ -243,6 +243,29 @@ def test_a_target_that_is_away_for_days_is_told_and_takes_what_comes_when_it_is_
     place.configuration.restic(place.targets[0]).check("100%")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone mounts")
+def test_a_medium_that_is_not_mounted_is_no_directory_of_the_disk_below(place: Place, tmp_path: Path) -> None:
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    stick = place.target("stick", repository=str(medium / "repository"), mount=str(medium))
+    place.configuration = dataclasses.replace(place.configuration, targets=[*place.targets, stick])
+    reason = f"backup target stick: nothing is mounted at {medium}; connect the medium and mount it"
+    done, problems = backup.prepare(place.configuration)
+    assert done == [] and len(problems) == 1 and problems[0].startswith(reason)
+    _kept, problems = place.run()
+    assert len(problems) == 1 and problems[0].startswith(reason)
+    assert list(medium.iterdir()) == []
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", medium], check=True)
+    try:
+        done, problems = backup.prepare(place.configuration)
+        assert len(done) == 2 and problems == []
+        kept, problems = place.run()
+        assert problems == []
+        assert [one.set_id for one in place.configuration.restic(stick).sets()] == [kept]
+    finally:
+        subprocess.run(["umount", medium], check=True)
+
+
 def test_a_silent_controller_is_told_and_keeps_nothing_else_away(place: Place) -> None:
     before, _problems = place.run()
     place.lane.control("power", "off")

@@ -28,6 +28,7 @@ from .events import redact
 _TAG = "multi_sonicator"
 _SET = "set:"
 _UNREACHABLE = "the target cannot be reached; mend that, the next run makes up for it"
+_AWAY = "connect the medium and mount it; the next run makes up for it"
 _WRONG_PASSWORD = "the password is not one of this repository's; correct it"
 _NO_REPOSITORY = "there is no repository; the role backup makes it"
 _LOCKED = "somebody else works on it; wait for it, then run again"
@@ -74,7 +75,8 @@ class Target:
 
     ``environment`` is what its backend needs, such as AWS_ACCESS_KEY_ID; ``options`` are restic's global ones, such as
     the certificate of a server. ``append_only``: whether the target refuses to forget. ``deadline`` is for everything
-    that is done with it at a time, in seconds.
+    that is done with it at a time, in seconds. ``mount``: where the medium is mounted that it lies on; without it the
+    backups would fill the disk below.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Target:
     options: Sequence[str] = ()
     append_only: bool = False
     deadline: float = 3600.0
+    mount: str = ""
 
 
 class Restic:
@@ -198,6 +201,8 @@ class Restic:
         self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
     ) -> str:
         target = self.target
+        if target.mount and not os.path.ismount(target.mount):
+            raise TargetError(f"backup target {target.name}: nothing is mounted at {target.mount}; {_AWAY}")
         command = ["restic", "--cache-dir", str(self._cache), "--quiet", *target.options, *arguments]
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
