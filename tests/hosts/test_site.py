@@ -44,13 +44,17 @@ def test_a_reboot_during_provisioning_is_survived_by_running_again(site: Product
     with subprocess.Popen(
         site.command("site"), cwd=site.place, env=site.environment, stdout=subprocess.PIPE, text=True
     ) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            if "Install Debian's packages" in line:
-                break
-        time.sleep(3)
-        site.fleet.reboot("gateway2")
-        output = run.stdout.read()
+        try:
+            assert run.stdout is not None
+            for line in run.stdout:
+                if "Install Debian's packages" in line:
+                    break
+            time.sleep(3)
+            site.fleet.reboot("gateway2")
+            output = run.stdout.read()
+        except BaseException:
+            run.kill()  # one that nobody reads waits for ever
+            raise
     # Whenever it was: lists that are there by their date alone, and a package that dpkg was at.
     site.fleet.ssh("gateway2", f"sudo sh -c {shlex.quote(INTERRUPTED)}")
     assert run.returncode != 0 and "gateway2" in output, output
