@@ -396,29 +396,31 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
 
 
 def test_a_deployment_takes_one_first(site: HostSite) -> None:
-    """And begins nothing where no target gets it."""
-    wanted = {
-        "firmware_version": "1.0.0",
-        "controllers_releases": [VirtualSite.release("1.0.0")],
-        "controllers_allow_unsigned": True,
-    }
+    """Where there is something to do; and begins nothing where no target gets it."""
+
+    def to(version: str) -> dict[str, Any]:
+        releases = [VirtualSite.release("1.0.0"), VirtualSite.release("1.1.0")]
+        unsigned = {"controllers_releases": releases, "controllers_allow_unsigned": True}
+        return {"firmware_version": version, "controllers_soak": 0.5, **unsigned}
+
     before = status(site)["set"]
-    site.play("deploy", "--check", **wanted)
+    site.play("deploy", **to("1.0.0"))
+    site.play("deploy", "--check", **to("1.1.0"))
     assert status(site)["set"] == before
-    site.play("deploy", **wanted)
+    site.play("deploy", **to("1.1.0"))
     first = status(site)["set"]
     assert first != before
     site.fleet.ssh(VAULT, "sudo systemctl stop multi-sonicator-backup-server")
-    output = " ".join(site.play("deploy", **wanted).split())
+    output = " ".join(site.play("deploy", **to("1.0.0")).split())
     assert "the backup is not whole: backup: backup target vault" in output and "mixer_1: " in output
     assert status(site)["targets"]["hall"]["set"] != first
     site.fleet.ssh(VAULT, "sudo systemctl start multi-sonicator-backup-server")
     site.fleet.ssh(GATEWAY, f"sudo systemd-run --unit=other flock {LOCK} sleep 300")
-    output = " ".join(site.play("deploy", code=2, **wanted).split())
+    output = " ".join(site.play("deploy", code=2, **to("1.1.0")).split())
     assert f"{GATEWAY}: backup: another backup is being taken" in output and "Nothing was begun" in output
     assert "backup target vault" not in output, "that was the run before"
     assert "mixer_1: " not in output
-    assert "mixer_1: " in site.play("deploy", backup_before_deployment=False, **wanted)
+    assert "mixer_1: " in site.play("deploy", backup_before_deployment=False, **to("1.1.0"))
     site.fleet.ssh(GATEWAY, "sudo systemctl stop other")
     site.fleet.ssh(GATEWAY, START)
 

@@ -144,7 +144,7 @@ def tasks(file: str, seen: set[str]) -> str:
     named = [
         name for line in re.findall(r"(?:include|import)_tasks: (.*)", text) for name in re.findall(r"\w+\.yml", line)
     ]
-    named += [f"{name}.yml" for name in re.findall(r"tasks_from: (\w+)", text)]
+    named += [f"{name}.yml" for name in re.findall(rf"name: {COLLECTION}\.controllers\n\s+tasks_from: (\w+)", text)]
     return text + "".join(tasks(one, seen) for one in named)
 
 
