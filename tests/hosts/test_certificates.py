@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.hosts import HostSite
+from support.hosts import HostSite, changes
 
 GATEWAY = "gateway"
 PASSPHRASE = "canary-of-the-authority"
@@ -171,3 +171,17 @@ def test_a_gateway_cannot_ask_for_more_than_the_inventory_gives_it(site: tuple[S
 )
 def test_what_cannot_work_is_refused(site: tuple[Site, str], changed: dict[str, object], message: str) -> None:
     site[0].refused(message, **changed)
+
+
+def test_without_an_issuer_of_its_own_a_gateway_gets_all_from_the_control_node(site: tuple[Site, str]) -> None:
+    place, _output = site
+    wanted = {"certificates_local_issuer": False, "certificates_days": 20}
+    place.certificates(**wanted)
+    chain = x509.load_pem_x509_certificates(place.ssh("sudo cat /etc/multi_sonicator/tls/web.chain").encode())
+    [authority] = x509.load_pem_x509_certificates((place.authority / "ca.crt").read_bytes())
+    assert len(chain) == 1
+    chain[0].verify_directly_issued_by(authority)
+    life = chain[0].not_valid_after_utc - chain[0].not_valid_before_utc
+    assert datetime.timedelta(days=20) <= life < datetime.timedelta(days=20.1)
+    assert "issuer" not in place.ssh("sudo ls /etc/multi_sonicator/tls")
+    assert changes(place.play("certificates", **wanted)) == {GATEWAY: 0}
