@@ -79,7 +79,7 @@ def test_bad_variables_are_refused(tmp_path: Path) -> None:
     """All of them in one play, of a host that has none of the site's variables."""
     tasks: list[dict[str, Any]] = []
     for name, (entry_point, variables, _says) in BAD.items():
-        role, _, file = entry_point.rpartition("/")
+        role, _slash, file = entry_point.rpartition("/")
         include = {"name": f"{COLLECTION}.{role or 'controllers'}", "tasks_from": file}
         given = {"controllers": [{"name": "press", "line": "/dev/null", "unit": 2}], **variables}
         of_items = "ansible_failed_result.results | default([]) | map(attribute='msg') | join"
