@@ -67,10 +67,10 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     status = site.play("status").messages[-1].splitlines()
     assert status[0] == f"gateway_a: set {sets['gateway_a']}"
     assert status[1].startswith("  vault: 0 h ago, 1 kept since 20")
-    assert status[3] == "  3-2-1-1-0: lacks a copy that nobody can take away (append_only)"
+    assert status[3] == "  3-2-1-1-0: lacks a second place, a copy that nobody can take away (append_only)"
     targets = site.variables["backup_targets"]
-    site.variables["backup_targets"] = [{**one, "place": "cellar"} for one in targets]
-    assert "lacks a second place, a copy that" in site.play("status").messages[-1]
+    site.variables["backup_targets"] = [{**one, "place": one["name"]} for one in targets]
+    assert "lacks a copy that" in site.play("status").messages[-1]
     site.variables["backup_targets"] = targets
     assert status[-1] == f"last drill: {result['ended']} passed, 3 controllers in {int(result['seconds'])} s"
 
