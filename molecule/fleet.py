@@ -497,7 +497,10 @@ class Fleet:
         raise FleetError(f"host {name} has no port {port}")
 
     def _ssh_options(self) -> list[str]:
-        return ["-F", "none", "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
+        # A host that went down without a word would be waited for for ever; one that a firewall cuts off comes back.
+        patience = ("-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=10")
+        known = ("-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes")
+        return ["-F", "none", *patience, *known]
 
     def _write_inventory(self) -> None:
         shared = {
