@@ -391,6 +391,10 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
     assert [one["problems"] for one in result["controllers"].values()] == [[]]
     left = "ls -d /etc/multi_sonicator /var/lib/multi_sonicator /etc/systemd/system/multi-sonicator-* 2>/dev/null"
     assert site.fleet.ssh(SPARE, left, check=False).stdout == ""
+    # As if one had been cut off.
+    site.fleet.ssh(SPARE, "echo key | sudo install -D -m 600 /dev/stdin /etc/multi_sonicator/backup.json")
+    site.follow("drill", 4, spare_a=SPARE)
+    assert site.fleet.ssh(SPARE, left, check=False).stdout == ""
     assert site.fleet.ssh(SPARE, "sudo grep -rl 'canary[.]of' /etc /var /srv /tmp /run", check=False).stdout == ""
     site.fleet.ssh(GATEWAY, f"sudo rm {by_hand}")
 

@@ -45,7 +45,7 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     sets = {gateway: kept.take(gateway) for gateway in site.controllers}
 
     site.write_inventory()
-    look, drill, _on_a_spare_host, _by_a_timer = commands("drill", {"hosts.yml": str(site.inventory)})
+    look, drill, *_others = commands("drill", {"hosts.yml": str(site.inventory)})
     status = site.play("status").messages[-1]
     assert "gateway_b: no backup" not in status and "last drill: never" in status
     planned = site.control.run(*look).require()
