@@ -424,7 +424,7 @@ def test_a_file_that_was_named_and_is_missing_is_told_each_time(place: Place, tm
         place.configuration, usual=usual, files=[*place.configuration.files, named]
     )
     kept, problems = place.run()
-    assert problems == [f"{named}: not there; correct backup_files, or put it back"]
+    assert problems == [f"{named}: not there; put it back, or take it out of what is to be kept"]
     assert place.ids("vault") == [kept], "all else is stored"
     assert place.status["problems"] == problems
     named.write_text("here it is")

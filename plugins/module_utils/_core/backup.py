@@ -118,7 +118,9 @@ def take(settings: Settings | None, configuration: Configuration) -> tuple[Manif
             _put(directory / name, ask(question))
         except BackupError as error:
             problems.append(str(error))
-    problems += [f"{path}: not there; correct backup_files, or put it back" for path in missing(configuration)]
+    problems += [
+        f"{path}: not there; put it back, or take it out of what is to be kept" for path in missing(configuration)
+    ]
     owners = {}
     # What a control node keeps is restored whole; of a gateway's links to units systemd keeps account.
     for path in files(
