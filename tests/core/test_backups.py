@@ -314,8 +314,19 @@ def test_two_passwords_open_it_and_no_third(place: Place) -> None:
         restic = place.configuration.restic(place.target("vault", password=password))
         with pytest.raises(BackupError, match=expected) if expected else contextlib.nullcontext():
             assert len(restic.sets()) == 1
+
+
+def test_another_password_is_let_in_by_the_one_that_stayed(place: Place) -> None:
+    kept, _problems = place.run()
+    strangers = place.configuration.restic(place.target("vault", password="third", recovery_password="fourth"))
     with pytest.raises(BackupError, match="the password is not one of this repository's"):
-        place.configuration.restic(place.target("vault", password="third")).create()
+        strangers.create()
+    turns = (("third", "second", "password"), ("third", "fourth", "recovery password"))
+    for password, recovery, added in turns:
+        restic = place.configuration.restic(place.target("vault", password=password, recovery_password=recovery))
+        assert restic.create() == [f"gave backup target vault its {added}"]
+        assert restic.create() == []
+    assert [one.set_id for one in strangers.sets()] == [kept]
 
 
 def test_making_a_repository_twice_changes_nothing(place: Place) -> None:

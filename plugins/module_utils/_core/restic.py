@@ -99,17 +99,33 @@ class Restic:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self) -> list[str]:
-        """Make the repository unless there is one, with both passwords; what was done, in words."""
+        """Make the repository unless there is one, and have both passwords open it; what was done, in words.
+
+        A password that does not, such as one that was changed in the inventory, is added by the other one.
+        """
+        ways = {"password": self}
+        if self.target.recovery_password:
+            recovery = replace(self.target, password=self.target.recovery_password)
+            ways["recovery password"] = Restic(recovery, self._cache)
         done = []
-        if not self._opens(self.target):
-            self._run("init")
-            done.append(f"made the repository of backup target {self.target.name}")
-        if self.target.recovery_password and not self._opens_with_recovery():
-            with tempfile.NamedTemporaryFile("w", dir=self._cache) as file:
-                file.write(self.target.recovery_password)
-                file.flush()
-                self._run("key", "add", "--new-password-file", file.name)
-            done.append(f"gave backup target {self.target.name} its recovery password")
+        refused: dict[str, TargetError] = {}
+        for name, way in ways.items():
+            try:
+                way._run("cat", "config")
+            except TargetError as error:
+                if _WRONG_PASSWORD in str(error):
+                    refused[name] = error
+                elif _NO_REPOSITORY in str(error):
+                    way._run("init")
+                    done.append(f"made the repository of backup target {self.target.name}")
+                else:
+                    raise
+        opening = next((way for name, way in ways.items() if name not in refused), None)
+        for name, reason in refused.items():
+            if opening is None:
+                raise reason
+            opening._admit(ways[name].target.password)
+            done.append(f"gave backup target {self.target.name} its {name}")
         return done
 
     def keep(self, directory: Path, set_id: str, host: str) -> None:
@@ -166,23 +182,11 @@ class Restic:
         """Have restic prove that everything is there; with ``read`` (``1/10``, ``5%``) that so much of it is intact."""
         self._run("check", *(("--read-data-subset", read) if read else ()))
 
-    def _opens(self, target: Target) -> bool:
-        """Whether there is a repository; TargetError where it cannot be reached, or the password is another."""
-        try:
-            Restic(target, self._cache)._run("cat", "config")
-        except TargetError as error:
-            if _NO_REPOSITORY in str(error):
-                return False
-            raise
-        return True
-
-    def _opens_with_recovery(self) -> bool:
-        try:
-            return self._opens(replace(self.target, password=self.target.recovery_password))
-        except TargetError as error:
-            if _WRONG_PASSWORD in str(error):
-                return False
-            raise
+    def _admit(self, password: str) -> None:
+        with tempfile.NamedTemporaryFile("w", dir=self._cache) as file:
+            file.write(password)
+            file.flush()
+            self._run("key", "add", "--new-password-file", file.name)
 
     def _run(
         self, *arguments: str, working_directory: Path | None = None, more: Mapping[str, str] | None = None
