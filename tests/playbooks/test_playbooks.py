@@ -87,6 +87,17 @@ def test_each_playbook_does_its_work(site: VirtualSite) -> None:
     assert site.register("press", AMPLITUDE) == 61
 
 
+def test_a_deployment_waits_for_a_backup_and_the_way_back_for_none(site: VirtualSite) -> None:
+    """On a gateway that is to keep backups and has nothing that could take one."""
+    site.play("deploy", firmware_version="1.1.0")
+    site.variables["backup_targets"] = [{"name": "vault", "repository": "/nowhere"}]
+    run = site.play("deploy", code=2, firmware_version="1.2.0")
+    assert run.traffic["programmer_opened"] == 0
+    assert site.flash("press").rstrip(b"\xff") == flash_of("1.1.0")
+    site.play("rollback")
+    assert site.flash("press").rstrip(b"\xff") == flash_of("1.0.0")
+
+
 def test_check_mode_writes_nothing(site: VirtualSite) -> None:
     """Each playbook has something to do, says so, and does not do it."""
     [press] = site.controllers["gateway"]

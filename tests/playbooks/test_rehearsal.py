@@ -82,7 +82,9 @@ def plant(tmp_path: Path, twins: Path) -> Iterator[VirtualSite]:
 
 
 def test_what_was_rehearsed_is_deployed_and_nothing_else(plant: VirtualSite, twins: Path) -> None:
-    run = plant.play("rehearse", firmware_version="1.1.0")
+    # Backups that nothing here could take: the twin needs none.
+    targets = [{"name": "vault", "repository": "/nowhere"}]
+    run = plant.play("rehearse", firmware_version="1.1.0", backup_targets=targets)
     assert run.traffic == {**UNTOUCHED, "requests": 0}, "the real boards have noticed it"
     assert not list(twins.iterdir())
     assert run.controllers("restore")["mixer_1"]["written"] == ["sonicator1_amplitude"]
