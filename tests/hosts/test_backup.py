@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import fleet as hosts
 import pytest
 from support.ansible import VirtualSite
 from support.hosts import CONTROLLERS, LINE, PASSPHRASE, HostSite, changes
+from support.runbooks import command
 
 GATEWAY, VAULT, SPARE = "gateway1", "vault1", "spare1"
 BOARDS = [
@@ -44,6 +46,22 @@ from _core.restic import Restic
 configuration = Configuration.load()
 target = {one.name: one for one in configuration.targets}[sys.argv[1]]
 restic = configuration.restic(target)
+"""
+# Production on the gateway's line, until it is told to end.
+ENOUGH = "/run/enough"
+PRODUCTION = f"""
+import pathlib, sys, time
+sys.path.insert(0, "/usr/local/lib/multi_sonicator/current")
+from _core.device import Device
+from _core.gateway import open_line
+from _core.settings import load
+[mixer] = [one for one in load().controllers if one.name == "mixer_1"]
+device = Device(mixer.name, mixer.unit, mixer.profile, open_line([mixer]))
+device.write("sonicator1_start_stop", 1)
+while not pathlib.Path("{ENOUGH}").exists():
+    device.read(["active_mask"])
+    time.sleep(0.1)
+device.write("sonicator1_start_stop", 0)
 """
 
 
@@ -145,28 +163,43 @@ shutil.rmtree(place)
 def test_a_controller_comes_back(site: HostSite) -> None:
     read = f"sudo msctl read --json mixer_1 {POINT}"
     kept = json.loads(site.fleet.ssh(GATEWAY, read).stdout)
-    entry = {**CONTROLLERS[0], "settings": {POINT: kept[POINT] - 20}}
-    site.play("configure", controllers=[entry, *BOARDS[1:]])
-    assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
+    taken = status(site)["set"]
 
     names = {"hall_a": GATEWAY, "press_1": "mixer_1"}
-    shown = site.follow("restore_register", 0, **names, sonicator1_amplitude=POINT)
-    assert f"set {status(site)['set']} of" in shown and "from vault" in shown
+    register = {**names, "sonicator1_amplitude": POINT}
+    other = [{**BOARDS[0], "settings": {POINT: kept[POINT] - 20}}, *BOARDS[1:]]
+
+    def alter() -> None:
+        site.follow("restore_register", 6, names, controllers=other)
+        assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
+
+    def proven(output: str, target: str) -> None:
+        assert f"set {taken} of" in output and f"from {target}" in output
+        assert f"mixer_1: put back {POINT}" in output
+        assert "recovery time" in output and "recovery point" in output
+        assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
+
+    alter()
+    shown = site.follow("restore_register", 0, register)
+    assert f"set {taken} of" in shown and "from vault" in shown
     assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) != kept
-    output = site.follow("restore_register", 1, **names, sonicator1_amplitude=POINT)
-    assert f"mixer_1: put back {POINT}" in output
-    assert "recovery time" in output and "recovery point" in output
-    assert json.loads(site.fleet.ssh(GATEWAY, read).stdout) == kept
+    proven(site.follow("restore_register", 1, register), "vault")
+    alter()
+    proven(site.follow("restore_register", 4, {**register, "ID": taken}), "vault")
+    alter()
+    proven(site.follow("restore_register", 5, {**register, "vault": "hall"}), "hall")
     history = str(site.place / ".local/state/multi_sonicator/history")
     assert b"from backup set" in site.run("git", "-C", history, "log", "-1")
-    assert "mixer_1" in site.follow("restore_register", 2, **names, sonicator1_amplitude=POINT)
-    output = site.play("restore", recovery_controllers=["mixer_1"], scope="settings", recovery_target="hall")
-    assert "mixer_1: settings are those of the set" in output and "from hall" in output
+    assert "mixer_1: settings are those of the set" in site.follow("restore_register", 2, names)
+    assert "mixer_1" in site.follow("restore_register", 3, names)
 
-    site.play("snapshot", controllers_only=["mixer_1"], controllers_read_chip=True)
+    site.follow("restore_controller", 8, names)
     site.fleet.ssh(GATEWAY, START)
-    for step, said in enumerate(["its chip as it was read at", "mixer_1: ", "mixer_1: ", "1.0.0"]):
-        assert said in site.follow("restore_controller", step, **names)
+    assert "its chip as it was read at" in site.follow("restore_controller", 0, names)
+    assert "mixer_1: " in site.follow("restore_controller", 1, names)
+    assert "mixer_1: " in site.follow("restore_controller", 2, names)
+    assert "1.0.0" in site.follow("restore_controller", 3, names)
+    assert "usb-Arduino" in site.follow("restore_controller", 7, names)
 
     # It answers, and what was last read of it says otherwise.
     [eeprom] = site.fleet.directory.glob(f"*/{GATEWAY}/*/boards/mixer_1/eeprom.bin")
@@ -175,8 +208,16 @@ def test_a_controller_comes_back(site: HostSite) -> None:
         stream.seek(100)
         stream.write(b"altered")
     site.fleet.control(GATEWAY, "mixer_1", "power", "on")
-    site.follow("restore_controller", 1, **names)
+    site.follow("restore_controller", 1, names)
     assert b"altered" not in eeprom.read_bytes()
+
+    site.fleet.ssh(GATEWAY, f"sudo systemd-run -q --unit=production python3 -c {shlex.quote(PRODUCTION)}")
+    assert "not at rest" in " ".join(site.follow("restore_controller", 1, names, code=2).split())
+    end = threading.Timer(8, site.fleet.ssh, (GATEWAY, f"sudo touch {ENOUGH}"))
+    end.start()
+    assert "mixer_1: " in site.follow("restore_controller", 4, names)
+    assert end.finished.is_set()
+    assert site.fleet.ssh(GATEWAY, "systemctl is-failed production", check=False).stdout == "inactive\n"
 
     site.fleet.control(GATEWAY, "mixer_1", "power", "off")
     for scope in ("settings", "controller"):
@@ -188,8 +229,8 @@ def test_a_controller_comes_back(site: HostSite) -> None:
     assert "expected names of mixer_1, mixer_2" in refused
     refused = site.play("restore", code=2, scope="register", recovery_controllers=["mixer_1"])
     assert "recovery_registers is empty and the scope is register" in " ".join(refused.split())
-    other = [{**BOARDS[0], "unit": 3}, {**BOARDS[1], "unit": 2}, *BOARDS[2:]]
-    refused = site.play("restore", code=2, scope="settings", recovery_controllers=["mixer_1"], controllers=other)
+    swapped = [{**BOARDS[0], "unit": 3}, {**BOARDS[1], "unit": 2}, *BOARDS[2:]]
+    refused = site.play("restore", code=2, scope="settings", recovery_controllers=["mixer_1"], controllers=swapped)
     assert "is of another board: unit 2 there, 3 here" in " ".join(refused.split())
 
 
@@ -252,8 +293,10 @@ def test_the_server_is_hardened_as_gateways_are(site: HostSite) -> None:
         {"port": port, "protocol": "tcp", "peers": ["gateways", SPARE, control_node], "comment": "backups"}
         for port in (22, 8000)
     ]
-    site.play("harden", target=VAULT, hardening_firewall_allow=peers)
-    site.play("access", target=VAULT, access_people=[{"name": "vera", "role": "viewer"}])
+    people = [{"name": "vera", "role": "viewer"}]
+    site.follow("restore_site", 5, {"backup_servers": VAULT}, hardening_firewall_allow=peers)
+    site.follow("restore_site", 6, {"backup_servers": VAULT}, access_people=people)
+    site.follow("restore_control_node", 5, {}, access_people=people)
     site.fleet.ssh(GATEWAY, START)
     told = status(site)
     assert not told["failed"] and told["problems"] == []
@@ -266,6 +309,22 @@ def test_the_recovery_password_opens_it(site: HostSite) -> None:
         assert int(at_target(site, name, lost)) >= 1
         wrong = "Restic(dataclasses.replace(target, password='x'), Path('/root/x')).sets()"
         assert "the password is not one of this repository's" in at_target(site, name, wrong, check=False)
+
+
+def test_a_copy_that_is_damaged_is_set_aside(site: HostSite) -> None:
+    site.fleet.ssh(
+        VAULT, f"sudo find /srv/multi_sonicator_backup/rest/{GATEWAY}/data -type f -exec truncate -s 9 {{}} +"
+    )
+    assert "restic check ended with" in at_target(site, "vault", "restic.check('100%')", check=False)
+    names = {"vault_1": VAULT, "hall_a": GATEWAY, "backup_servers": VAULT}
+    site.follow("drill", 8, names)
+    output = site.follow("drill", 9, names)
+    told = status(site)
+    assert f"set {told['set']} in vault and hall" in output
+    assert (
+        at_target(site, "vault", "restic.check('100%'); print(*(one.set_id for one in restic.sets()))")
+        == told["set"] + "\n"
+    )
 
 
 def test_a_target_that_is_away_is_told_until_it_is_back(site: HostSite) -> None:
@@ -295,20 +354,28 @@ def test_a_run_that_came_to_nothing_says_why(site: HostSite) -> None:
 def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
     """With a new disk, the same name and new keys: one command, whose plan is shown before."""
     record = "sudo cat /var/lib/multi_sonicator/controllers/mixer_1/record.yml"
-    site.play("snapshot", controllers_only=["mixer_1"], controllers_read_chip=True)
+    site.follow("drill", 10, {"hall_a": GATEWAY, "press_1": "mixer_1"})
     known = site.fleet.ssh(GATEWAY, record).stdout
     site.fleet.ssh(GATEWAY, START)
     kept = status(site)["set"]
+    hosts_known = site.fleet.known_hosts.read_text()
     site.fleet.reinstall(GATEWAY)
+    site.fleet.known_hosts.write_text(hosts_known)
+    assert "IDENTIFICATION HAS CHANGED" in site.fleet.ssh(GATEWAY, "true", check=False).stderr
+    forget = command("restore_gateway", 0, {"192.0.2.11": site.fleet.address(GATEWAY)})
+    site.run(*forget, "-f", str(site.fleet.known_hosts))
+    program, *confirm = site.fleet.ssh_command(GATEWAY)
+    site.run(program, "-o", "StrictHostKeyChecking=accept-new", *confirm, "true")
     assert site.fleet.ssh(GATEWAY, "ls /var/lib/multi_sonicator", check=False).stdout == ""
 
     names = {"hall_a": GATEWAY, "backup_servers": VAULT}
-    site.follow("restore_gateway", 0, **names)
+    assert LINE in site.follow("restore_gateway", 1, names)
+    site.follow("restore_gateway", 2, names)
     assert site.fleet.ssh(GATEWAY, "ls /var/lib/multi_sonicator", check=False).stdout == ""
     began = time.monotonic()
     targets = site.variables["backup_targets"]
     site.variables["backup_targets"] = [{"name": "burnt", "repository": "rest:http://127.0.0.1:1/"}, *targets]
-    output = site.follow("restore_gateway", 1, **names)
+    output = site.follow("restore_gateway", 3, names)
     site.variables["backup_targets"] = targets
     assert "backup target burnt: " in output and "from vault" in output
     assert time.monotonic() - began < 600
@@ -320,19 +387,22 @@ def test_a_gateway_comes_back_from_bare_debian(site: HostSite) -> None:
     for board in BOARDS:
         assert f"{board['name']}: " in output
     assert site.fleet.ssh(GATEWAY, "msctl status").stdout.count("answers") == len(BOARDS)
-    assert "in vault and hall" in site.follow("restore_gateway", 2, **names)
+    assert "in vault and hall" in site.follow("restore_gateway", 4, names)
     assert not status(site)["failed"]
-    assert set(changes(site.play("restore", scope="gateway", recovery_set=kept)).values()) == {0}
+    output = site.follow("restore_gateway", 5, {**names, "vault": "hall"}, recovery_set=kept)
+    assert "from hall" in output and set(changes(output).values()) == {0}
 
 
 def test_the_whole_site_comes_back(site: HostSite) -> None:
     """The same for all gateways, with the boards that are new; what was not lost is left as it is."""
-    names = {"gateways": GATEWAY, "backup_servers": VAULT}
+    names = {"gateways": GATEWAY, "hall_a": GATEWAY, "backup_servers": VAULT}
+    assert LINE in site.follow("restore_site", 0, names)
     site.variables["recovery_controllers"] = ["mixer_1"]
-    site.follow("restore_site", 0, **names)
-    output = site.follow("restore_site", 1, **names)
+    site.follow("restore_site", 1, names)
+    output = site.follow("restore_site", 2, names)
     assert "mixer_1: " in output and "recovery time" in output and "LAST CHANGE" in output
-    assert site.follow("restore_site", 2, **names)
+    assert site.follow("restore_site", 3, names)
+    assert "recovery time" in site.follow("restore_site", 4, names)
     del site.variables["recovery_controllers"]
 
 
@@ -370,7 +440,7 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
         elsewhere = site.inventory.parent / f"host_vars/{SPARE}.json"
         elsewhere.parent.mkdir()
         elsewhere.write_text('{"ansible_port": 1}')
-        site.follow("drill", 2, code=2, spare_a=SPARE)
+        site.follow("drill", 3, {"spare_a": SPARE}, code=2)
         [path] = drills.glob("*.json")
         result = json.loads(path.read_text())
         assert len(result["problems"]) == 1, result["problems"]
@@ -379,7 +449,7 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
         assert [one["problems"] for one in proofs] == [[]], "controllers have their drill all the same"
         path.unlink()
         shutil.rmtree(elsewhere.parent)
-        output = " ".join(site.follow("drill", 2, code=2, spare_a=SPARE).split())
+        output = " ".join(site.follow("drill", 3, {"spare_a": SPARE}, code=2).split())
     assert site.fleet.ssh(GATEWAY, modules).stdout == before, "the gateway itself has no part in it"
     assert f"gateway {GATEWAY} in " in output and "recovery time " in output and "canary" not in output
 
@@ -393,7 +463,7 @@ def test_a_gateway_comes_back_on_a_spare_host_in_a_drill(site: HostSite) -> None
     assert site.fleet.ssh(SPARE, left, check=False).stdout == ""
     # As if one had been cut off.
     site.fleet.ssh(SPARE, "echo key | sudo install -D -m 600 /dev/stdin /etc/multi_sonicator/backup.json")
-    site.follow("drill", 4, spare_a=SPARE)
+    site.follow("drill", 11, {"spare_a": SPARE})
     assert site.fleet.ssh(SPARE, left, check=False).stdout == ""
     assert site.fleet.ssh(SPARE, "sudo grep -rl 'canary[.]of' /etc /var /srv /tmp /run", check=False).stdout == ""
     site.fleet.ssh(GATEWAY, f"sudo rm {by_hand}")
@@ -408,7 +478,9 @@ def test_a_deployment_takes_one_first(site: HostSite) -> None:
         return {"firmware_version": version, "controllers_soak": 0.5, **unsigned}
 
     before = status(site)["set"]
-    site.play("deploy", **to("1.0.0"))
+    names = {"hall_a": GATEWAY, "press_1": "mixer_1"}
+    site.follow("restore_controller", 5, names, **to("1.0.0"))
+    site.follow("restore_controller", 6, names)
     site.play("deploy", "--check", **to("1.1.0"))
     assert status(site)["set"] == before
     site.play("deploy", **to("1.1.0"))

@@ -18,7 +18,7 @@ from support.ansible import VirtualSite
 from support.backups import PASSWORD as KEY
 from support.backups import QUESTIONS, Backups
 from support.hosts import PROGRAMS, TOP, HostSite, changes
-from support.runbooks import commands
+from support.runbooks import command
 from support.virtual import Board
 
 NODE, HOME = "control", f"/home/{hosts.USER}"
@@ -102,8 +102,8 @@ class Node(HostSite):
         """Runs the playbook there, as its user does."""
         told = json.dumps(variables).encode()
         self.run(*self.fleet.ssh_command(NODE), "umask 077 && cat >variables.json", stdin=told)
-        command = [*commands("drill", {"hosts.yml": "hosts.yml"})[3], *arguments, "-e", "@../variables.json"]
-        return self.ask(f"cd site && {shlex.join(command)}", code)
+        words = [*command("drill", 4), *arguments, "-e", "@../variables.json"]
+        return self.ask(f"cd site && {shlex.join(words)}", code)
 
     def there(self) -> set[str]:
         """What there is of runs, by systemd and on the disk."""
@@ -196,8 +196,11 @@ def test_a_drill_is_held_with_nobody_there(node: Node, tmp_path: Path, monkeypat
 
 def test_a_run_that_fails_is_seen(node: Node) -> None:
     node.ask(f"sudo systemctl start {BROKEN}", code=1)
-    assert f"{BROKEN}.service" in node.ask("systemctl list-units --failed --plain --no-legend")
-    told = node.ask(f"sudo journalctl -u {BROKEN} -o cat")
+    names = {"multi-sonicator-run-recovery_drill": BROKEN}
+    assert f"{BROKEN}.timer" in node.ask(shlex.join(command("drill", 5)))
+    failed = node.ask(shlex.join(command("drill", 6)))
+    assert f"{BROKEN}.service" in failed and BACKUP not in failed
+    told = node.ask(shlex.join(command("drill", 7, names)))
     assert "there is no luck today" in told and "no new privileges" in told
     assert 'last_failed{run="broken"} 1\n' in node.ask(f"cat {METRICS}/multi_sonicator_run_broken.prom")
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from support.ansible import VirtualSite
-from support.runbooks import commands
+from support.runbooks import command
 from support.virtual import Board
 
 INVENTORY, KEY = "gateways: {hosts: {hall_a: {}}}\n", "canary of the authority's key\n"
@@ -58,12 +58,11 @@ def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> No
         into = tmp_path / "back"
         variables = tmp_path / "from_the_safe.yml"
         variables.write_text(yaml.safe_dump(kept))
-        instead = {"from_the_safe.yml": str(variables), "/srv/back": str(into)}
-        look, bring = commands("restore_control_node", instead)
+        names = {"from_the_safe.yml": str(variables), "/srv/back": str(into), "hosts.yml": str(site.inventory)}
         site.write_inventory()
-        assert "hosts.yml" in site.control.run(*look).output
+        assert "hosts.yml" in site.control.run(*command("restore_control_node", 0, names)).output
         assert not into.exists(), "check mode writes nothing"
-        run = site.control.run(*bring)
+        run = site.control.run(*command("restore_control_node", 1, names))
         assert run.code == 0, run.output
         assert "canary" not in run.output and "control_node: set " in run.output
         top = into / str(lost).lstrip("/")
@@ -71,6 +70,12 @@ def test_the_control_node_comes_back(tmp_path: Path, kept: dict[str, Any]) -> No
         assert (top / "ca/ca.key").read_text() == KEY
         assert (top / "ca/ca.key").stat().st_mode & 0o777 == 0o600
         assert [path.name for path in into.iterdir()] == [top.relative_to(into).parts[0]]
+        site.play("snapshot")
+        run = site.control.run(*command("restore_control_node", 2, names))
+        assert run.code == 0 and "The audit log is whole up to record" in run.output, run.output
+        assert "press" in site.control.run(*command("restore_control_node", 3, names)).require().output
+        run = site.control.run(*command("restore_control_node", 4, {**names, "safe": "stick"}))
+        assert run.code == 0 and "control_node: set " in run.output, run.output
 
         (top / "site/hosts.yml").write_text("since\n")
         told = {"scope": "control_node", "recovery_into": str(into)}

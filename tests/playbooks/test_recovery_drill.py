@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from _core import backup
 from _core.restic import Restic, Target
 from support.ansible import VirtualSite
 from support.backups import PASSWORD, QUESTIONS, RECOVERY, Backups
-from support.runbooks import commands
+from support.runbooks import command
 from support.virtual import Board
 
 GATEWAYS = {"gateway_a": [[Board("press_1"), Board("press_2", 3)]], "gateway_b": [[Board("mixer_1")]]}
@@ -24,7 +25,7 @@ GATEWAYS = {"gateway_a": [[Board("press_1"), Board("press_2", 3)]], "gateway_b":
 def site(tmp_path: Path) -> Iterator[VirtualSite]:
     with VirtualSite(tmp_path, GATEWAYS) as running:
         running.variables |= {
-            "recovery_drill_sample": 0,
+            "recovery_drill_sample": 1,
             "recovery_drill_soak": 0.3,
             "recovery_drill_metrics_directory": str(tmp_path / "metrics"),
         }
@@ -45,17 +46,19 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     sets = {gateway: kept.take(gateway) for gateway in site.controllers}
 
     site.write_inventory()
-    look, drill, *_others = commands("drill", {"hosts.yml": str(site.inventory)})
+    names = {"hosts.yml": str(site.inventory)}
     status = site.play("status").messages[-1]
     assert "gateway_b: no backup" not in status and "last drill: never" in status
-    planned = site.control.run(*look).require()
-    assert results(site) == [] and "press_2" in planned.output
-    run = site.control.run(*drill).require()
+    planned = site.control.run(*command("drill", 0, names)).require()
+    assert results(site) == [] and "press_1" in planned.output and "press_2" not in planned.output
+    run = site.control.run(*command("drill", 1, names)).require()
+    assert [set(one["controllers"]) for one in results(site)] == [{"gateway_a/press_1"}]
+    run = site.control.run(*command("drill", 2, names)).require()
     assert {name: run.traffic[name] for name in ("requests", "programmer_opened")} == {
         "requests": 0,
         "programmer_opened": 0,
     }, "no controller of the site has any part in it"
-    [result] = results(site)
+    _sample, result = results(site)
     assert (result["outcome"], result["problems"]) == ("passed", [])
     assert set(result["controllers"]) == {"gateway_a/press_1", "gateway_a/press_2", "gateway_b/mixer_1"}
     for identity, proof in result["controllers"].items():
@@ -94,9 +97,13 @@ def test_what_is_backed_up_comes_back_and_what_would_not_is_found(
     for path in site.state("gateway_b", "controllers", "mixer_1", "sets").glob("*.yml"):
         path.unlink()
     kept.take("gateway_b")
-    site.play("recovery_drill", code=2)
-    _first, result = results(site)
+    run = site.control.run(*command("drill", 12, names)).require(2)
+    _sample, _all, result = results(site)
     assert result["outcome"] == "failed"
+    boards = Path("/tmp", f"drill.{result['id']}")
+    assert f"the boards are in {boards}" in run.output
+    assert {path.name for path in boards.rglob("flash.bin")} == {"flash.bin"}
+    shutil.rmtree(boards)
     damaged_1, damaged_2, unread = result["problems"]
     assert damaged_1.startswith("gateway_a/press_1: backup target hall: restic restore ended with")
     assert damaged_2.startswith("gateway_a/press_2: backup target hall: restic restore ended with")

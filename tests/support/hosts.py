@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from typing import Any, Self
 import fleet as hosts
 
 from .releases import Publisher, verifier
-from .runbooks import commands
+from .runbooks import command
 from .virtual import CACHE
 
 LINE = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A10K7QZ1-if00-port0"
@@ -73,13 +74,16 @@ class HostSite:
         """Runs it; all that it printed. AssertionError where it ends with another exit code."""
         return self.run(*self.command(playbook, *arguments, **variables), code=code, errors=subprocess.STDOUT).decode()
 
-    def follow(self, runbook: str, step: int, code: int = 0, **instead: str) -> str:
-        """Runs one command of a runbook, with this site's names ``instead`` of its; what it printed."""
-        program, *arguments = commands(runbook, {"hosts.yml": str(self.inventory), **instead})[step]
+    def follow(self, runbook: str, step: int, names: Mapping[str, str], code: int = 0, **variables: Any) -> str:
+        """Runs one command of a runbook, with this site's ``names`` for those in it; what it printed."""
+        program, *arguments = command(runbook, step, {"hosts.yml": str(self.inventory), **names})
+        if program == "ssh":
+            host, *words = arguments
+            return str(self.fleet.ssh(host, *words).stdout)
         file = self.place / "variables.json"
-        file.write_text(json.dumps(self.variables))
-        command = (str(PROGRAMS / program), "-e", f"@{file}", *arguments)
-        return self.run(*command, code=code, errors=subprocess.STDOUT).decode()
+        file.write_text(json.dumps(self.variables | variables))
+        playbook = (str(PROGRAMS / program), "-e", f"@{file}", *arguments)
+        return self.run(*playbook, code=code, errors=subprocess.STDOUT).decode()
 
     def run(self, *command: str, code: int = 0, stdin: bytes | None = None, errors: int = subprocess.PIPE) -> bytes:
         """Runs a command on the control node; what it printed."""

@@ -10,21 +10,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 RUNBOOKS = Path(__file__).resolve().parents[2] / "docs/runbooks"
+_BLOCK = re.compile(r"^ *```console\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_NOTHING = "(?!)"
 
 
-def commands(name: str, instead: Mapping[str, str]) -> list[list[str]]:
-    """All commands of a runbook in their order, as words, with names of the site ``instead`` of those in the text.
+def names() -> list[str]:
+    return sorted(path.stem for path in RUNBOOKS.glob("*.md"))
 
-    AssertionError where a name that is to be replaced stands nowhere in them.
+
+def text(name: str) -> tuple[str, list[str]]:
+    """What a runbook says beside its commands, and the commands, a line each, in their order."""
+    said = (RUNBOOKS / f"{name}.md").read_text()
+    return _BLOCK.sub("", said), [line.strip() for block in _BLOCK.findall(said) for line in block.splitlines()]
+
+
+def command(name: str, step: int, instead: Mapping[str, str] = {}) -> list[str]:
+    """A command of a runbook, counted from 0, as words, with names of the site ``instead`` of those in the text.
+
+    AssertionError where a name that is to be replaced stands in none of the runbook's commands.
     """
-    text = (RUNBOOKS / f"{name}.md").read_text()
-    blocks = re.findall(r"^ *```console\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
-    found = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    told = " ".join(word for command in found for word in command)
+    _said, commands = text(name)
     for old in instead:
-        assert re.search(_word(old), told), f"{name}.md has no {old} in its commands"
-    pattern = re.compile("|".join(map(_word, instead)))
-    return [[pattern.sub(lambda hit: instead[hit[0]], word) for word in command] for command in found]
+        assert re.search(_word(old), "\n".join(commands)), f"{name}.md has no {old} in its commands"
+    pattern = re.compile("|".join(map(_word, instead)) or _NOTHING)
+    return [pattern.sub(lambda hit: instead[hit[0]], word) for word in shlex.split(commands[step])]
 
 
 def _word(name: str) -> str:
