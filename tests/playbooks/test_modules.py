@@ -17,7 +17,7 @@ from support.site import flash_of
 MODULES = ("firmware", "firmware_info", "registers", "registers_info", "restore", "snapshot")
 ELSEWHERE = {
     "approval": "playbooks/test_approval.py",
-    "backup_set": "hosts/test_backup.py",
+    "backup_set": "hosts/test_recovery.py",
     "gateway_runtime": "playbooks/test_gateway.py",
     "validation_info": "core/test_validation.py",
 }
