@@ -27,7 +27,7 @@ def run_by_tests() -> Iterator[tuple[str, int]]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in ("follow", "command"):
                 match node.args:
-                    case [ast.Constant(str(runbook)), ast.Constant(int(step)), *_]:
+                    case [ast.Constant(str() as runbook), ast.Constant(int() as step), *_]:
                         yield runbook, step
 
 

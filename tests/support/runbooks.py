@@ -24,16 +24,17 @@ def text(name: str) -> tuple[str, list[str]]:
     return _BLOCK.sub("", said), [line.strip() for block in _BLOCK.findall(said) for line in block.splitlines()]
 
 
-def command(name: str, step: int, instead: Mapping[str, str] = {}) -> list[str]:
+def command(name: str, step: int, instead: Mapping[str, str] | None = None) -> list[str]:
     """A command of a runbook, counted from 0, as words, with names of the site ``instead`` of those in the text.
 
     AssertionError where a name that is to be replaced stands in none of the runbook's commands.
     """
     _said, commands = text(name)
-    for old in instead:
+    names = instead or {}
+    for old in names:
         assert re.search(_word(old), "\n".join(commands)), f"{name}.md has no {old} in its commands"
-    pattern = re.compile("|".join(map(_word, instead)) or _NOTHING)
-    return [pattern.sub(lambda hit: instead[hit[0]], word) for word in shlex.split(commands[step])]
+    pattern = re.compile("|".join(map(_word, names)) or _NOTHING)
+    return [pattern.sub(lambda hit: names[hit[0]], word) for word in shlex.split(commands[step])]
 
 
 def _word(name: str) -> str:
