@@ -167,8 +167,9 @@ def chosen(what: str) -> tuple[list[Check], list[Check]]:
         core_timing = on_a_gateway(*TRANSACTION_TESTS, *enough, timing=True)
         without_core = ("tests", *(f"--ignore={path}" for path in TRANSACTION_TESTS))
         without_hosts = tuple(f"--ignore={path}" for path in HOST_TESTS)
+        # Three processes: the tests wait for lines and programmers, and two of them left a third of two cores idle.
         others = tests(
-            "tests", python, *without_core, *without_hosts, "-m", "not timing", "-n", "2", "--dist=loadgroup"
+            "tests", python, *without_core, *without_hosts, "-m", "not timing", "-n", "3", "--dist=loadgroup"
         )
         timing = tests("timing", python, *without_core, "-m", "timing", needs_tests=False)
         static = [*quick_checks(), sanity(), *map(sanity, cores)]
